@@ -45,7 +45,9 @@ _VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0
 
 def _matched(pattern: re.Pattern[str], text: str, what: str) -> str:
     if not isinstance(text, str) or not pattern.match(text):
-        shown = text if isinstance(text, str) and len(text) <= 80 and text.isprintable() else "<unprintable or too long>"
+        shown = (
+            text if isinstance(text, str) and len(text) <= 80 and text.isprintable() else "<unprintable or too long>"
+        )
         raise InvalidInput(f"{shown!r} is not {what}")
     return text
 
