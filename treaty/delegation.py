@@ -19,7 +19,7 @@ from treaty.charter import MAX_PEM_CHARS, Charter, Coordinator, Nation, Role, pa
 from treaty.errors import BadSignature, Expired, IdentityRefused, InvalidInput
 from treaty.fields import Fields, timestamp_text
 from treaty.keys import SigningKey, VerificationKey, parse_verification_key
-from treaty.names import KeyId, PartyCode
+from treaty.names import Digest, KeyId, PartyCode
 from treaty.statement import Statement, StatementKind, Verified
 from treaty.strict_json import JsonObject
 
@@ -54,13 +54,13 @@ class Delegation:
         predicate: JsonObject = {
             "nation": self.nation,
             "key": self.key.pem(),
-            "powers": sorted(self.powers),
+            "powers": [str(power) for power in sorted(self.powers)],
             "issued_at": timestamp_text(self.issued_at),
             "expires_at": timestamp_text(self.expires_at),
         }
         if self.agent is not None:
             predicate["agent"] = self.agent
-        return Statement(StatementKind.DELEGATION, self.nation, self.key.key_id, predicate)
+        return Statement(StatementKind.DELEGATION, self.nation, Digest(self.key.key_id), predicate)
 
 
 def verify_delegation(charter: Charter, envelope: bytes, now: datetime) -> Delegation:
@@ -93,7 +93,7 @@ def _parse(verified: Statement) -> Delegation:
         expires_at=fields.timestamp("expires_at"),
     )
     fields.done()
-    if verified.subject_digest != key.key_id:
+    if verified.subject_digest != Digest(key.key_id):
         raise InvalidInput("the delegation's subject is not the key it names")
     allowed = PERSON_POWERS if agent is None else AGENT_POWERS
     if not delegation.powers <= allowed:
