@@ -168,11 +168,17 @@ def _signature(line: str) -> tuple[str, bytes]:
 
 
 def _parse(text: bytes) -> Checkpoint:
-    origin, size, root, *extensions = [*text.decode()[:-1].split("\n"), "", ""][: max(3, text.count(b"\n"))]
-    root_bytes = _base64(root)
-    if not _SIZE.match(size) or int(size) > MAX_SIZE or len(root_bytes) != HASH_BYTES or not all((origin, *extensions)):
-        raise InvalidInput("a checkpoint's text is an origin, a size without leading zeroes and a root in base64")
-    return Checkpoint(origin, int(size), root_bytes, tuple(extensions))
+    """Source: C2SP tlog-checkpoint, "Note text"."""
+    lines = text.decode()[:-1].split("\n")
+    if len(lines) < 3 or not all(lines):
+        raise InvalidInput("a checkpoint's text is an origin, a size, a root and no empty line")
+    origin, size, root_text, *extensions = lines
+    if not _SIZE.match(size) or int(size) > MAX_SIZE:
+        raise InvalidInput("a checkpoint's size is a decimal number below 2^63 without leading zeroes")
+    root = _base64(root_text)
+    if len(root) != HASH_BYTES:
+        raise InvalidInput("a checkpoint's root is 32 bytes in base64")
+    return Checkpoint(origin, int(size), root, tuple(extensions))
 
 
 def _base64(text: str) -> bytes:

@@ -145,7 +145,7 @@ class Tree:
         return size
 
     def _range_root(self, begin: int, end: int) -> bytes:
-        """MTH(D[begin:end]) for a range that RFC 6962 splits off: `begin` is a multiple of that of its first subtree."""
+        """MTH(D[begin:end]) for a range that RFC 6962 splits off: `begin` is a multiple of its first subtree."""
         peaks: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1

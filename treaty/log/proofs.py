@@ -62,13 +62,13 @@ def verify_consistency(
     if old_size in (0, new_size):
         _check_trivial(old_size, new_size, proof, old_root=old_root, new_root=new_root)
         return
+    if not proof:
+        raise TrustError("the consistency proof is too short", code=CONSISTENCY_REFUSED)
     # A tree whose size is a power of two is a complete subtree of the new one: its root is its own first hash.
     hashes = [old_root, *proof] if old_size & (old_size - 1) == 0 else list(proof)
     fn, sn = old_size - 1, new_size - 1
     while fn & 1:
         fn, sn = fn >> 1, sn >> 1
-    if not proof:
-        raise TrustError("the consistency proof is too short", code=CONSISTENCY_REFUSED)
     reached_old = reached_new = hashes[0]
     for sibling in hashes[1:]:
         if sn == 0:
