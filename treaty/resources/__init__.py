@@ -1,0 +1,131 @@
+"""The one resource model: what an operator wants and sees, in every mode, in the shape that Kubernetes users know.
+
+    rollout = new_resource(ROLLOUT, "smollm2-1", RolloutSpec(...))
+    document = to_json(rollout)
+    again = from_json_as(ROLLOUT, canonical(document))
+
+`meta` has what every kind has, `nations`, `models`, `rollouts` and `runs` the kinds, `codec` reads and writes them
+strictly, `schema` generates their JSON schema and custom resource definitions. Nothing here stores or decides.
+"""
+
+from treaty.resources.codec import MAX_RESOURCE_BYTES, dump, from_json, from_json_as, load, narrowed, to_bytes, to_json
+from treaty.resources.kinds import KINDS, kind_meant, kind_named
+from treaty.resources.meta import (
+    API_VERSION,
+    DEFAULT_NAMESPACE,
+    AnyKind,
+    AnyResource,
+    Condition,
+    ConditionStatus,
+    Kind,
+    ObjectMeta,
+    Resource,
+    Status,
+    find_condition,
+    is_true,
+    new_resource,
+    set_condition,
+    with_condition,
+)
+from treaty.resources.models import (
+    MODEL_VERSION,
+    POLICY_BUNDLE,
+    Label,
+    Lineage,
+    ModelVersionSpec,
+    ModelVersionStatus,
+    PolicyBundleSpec,
+    PolicyBundleStatus,
+    model_version_name,
+)
+from treaty.resources.nations import (
+    DATASET,
+    FREEZE_WINDOW,
+    NATION,
+    NODE_AGENT,
+    DatasetSpec,
+    DatasetStatus,
+    FreezeWindowSpec,
+    FreezeWindowStatus,
+    NationSpec,
+    NationStatus,
+    NodeAgentSpec,
+    NodeAgentStatus,
+)
+from treaty.resources.rollouts import (
+    CONSENT,
+    CONSENT_REQUEST,
+    ROLLOUT,
+    ConsentRequestSpec,
+    ConsentRequestStatus,
+    ConsentSpec,
+    ConsentStatus,
+    RolloutSpec,
+    RolloutStatus,
+)
+from treaty.resources.runs import FEDERATED_RUN, FederatedRunSpec, FederatedRunStatus
+from treaty.resources.schema import crd_of, schema_of
+
+__all__ = [
+    "API_VERSION",
+    "CONSENT",
+    "CONSENT_REQUEST",
+    "DATASET",
+    "DEFAULT_NAMESPACE",
+    "FEDERATED_RUN",
+    "FREEZE_WINDOW",
+    "KINDS",
+    "MAX_RESOURCE_BYTES",
+    "MODEL_VERSION",
+    "NATION",
+    "NODE_AGENT",
+    "POLICY_BUNDLE",
+    "ROLLOUT",
+    "AnyKind",
+    "AnyResource",
+    "Condition",
+    "ConditionStatus",
+    "ConsentRequestSpec",
+    "ConsentRequestStatus",
+    "ConsentSpec",
+    "ConsentStatus",
+    "DatasetSpec",
+    "DatasetStatus",
+    "FederatedRunSpec",
+    "FederatedRunStatus",
+    "FreezeWindowSpec",
+    "FreezeWindowStatus",
+    "Kind",
+    "Label",
+    "Lineage",
+    "ModelVersionSpec",
+    "ModelVersionStatus",
+    "NationSpec",
+    "NationStatus",
+    "NodeAgentSpec",
+    "NodeAgentStatus",
+    "ObjectMeta",
+    "PolicyBundleSpec",
+    "PolicyBundleStatus",
+    "Resource",
+    "RolloutSpec",
+    "RolloutStatus",
+    "Status",
+    "crd_of",
+    "dump",
+    "find_condition",
+    "from_json",
+    "from_json_as",
+    "is_true",
+    "kind_meant",
+    "kind_named",
+    "load",
+    "model_version_name",
+    "narrowed",
+    "new_resource",
+    "schema_of",
+    "set_condition",
+    "to_bytes",
+    "to_json",
+    "with_condition",
+]
