@@ -1,0 +1,1 @@
+"""The coordinator: what a supranational body runs. See docs/architecture.md."""

@@ -1,0 +1,1 @@
+"""Pure: transition tables and planners. No clock, no I/O, no await."""

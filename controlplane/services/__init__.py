@@ -1,0 +1,1 @@
+"""Verbs on the coordinator's resources: async, no protobuf, no SQL."""
