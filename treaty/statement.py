@@ -212,9 +212,13 @@ def _signature(value: JsonValue) -> Signature:
 
 def _base64(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput("the envelope has a field that is not base64") from None
+    # The last digit can carry bits that mean nothing; one spelling only, so that a flipped bit is never unnoticed.
+    if base64.b64encode(decoded).decode("ascii") != text:
+        raise InvalidInput("the envelope has a field that is not canonical base64")
+    return decoded
 
 
 def _parse_payload(payload: bytes) -> Statement:
