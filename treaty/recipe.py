@@ -206,7 +206,7 @@ class Metric:
     def rounded(self, value: int) -> int:
         """`value` clamped into the range and rounded down to the grid."""
         clamped = min(max(value, self.low), self.high)
-        return clamped - clamped % self.grid
+        return clamped - (clamped - self.low) % self.grid
 
     @property
     def bits(self) -> int:
@@ -217,15 +217,23 @@ class Metric:
 # 0.001 nats is finer than the noise of 64 pairs; 20 nats is worse than any vocabulary's blind guess.
 _LOSS = Metric(0, 20_000_000, 1000)
 
-METRICS: Mapping[str, Mapping[str, Metric]] = {
-    "train": {"train_loss_micro": _LOSS},
-    "evaluate": {
-        "heldout_loss_micro": _LOSS,
-        "heldout_pairs": Metric(0, MAX_HELDOUT_PAIRS, 1),
-        "heldout_tokens": Metric(0, MAX_HELDOUT_PAIRS * MAX_SEQUENCE_TOKENS, 64),
-    },
+_HELDOUT = {
+    "heldout_loss_micro": _LOSS,
+    "heldout_pairs": Metric(1, MAX_HELDOUT_PAIRS, 1),
+    "heldout_tokens": Metric(0, MAX_HELDOUT_PAIRS * MAX_SEQUENCE_TOKENS, 64),
 }
-"""By task: the whole list. Loss is the mean over answer tokens, in millionths of a nat; perplexity its exponential."""
+
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "train": {
+        **_HELDOUT,
+        "train_loss_micro": _LOSS,
+        "examples": Metric(1, MAX_STEPS * MAX_BATCH, 1),
+        "steps": Metric(1, MAX_STEPS, 1),
+    },
+    "evaluate": _HELDOUT,
+}
+"""By task: the whole list. Loss is the mean over answer tokens, in millionths of a nat; perplexity its exponential.
+A training round's held-out loss is that of the arrays it was given, so round 1 tells what was before."""
 
 
 def check_metrics(task: str, values: Mapping[str, object]) -> dict[str, int]:
@@ -238,7 +246,7 @@ def check_metrics(task: str, values: Mapping[str, object]) -> dict[str, int]:
         value = values[name]
         if not isinstance(value, int) or isinstance(value, bool):
             raise InvalidInput(f"metric {name} is not an integer", code="METRIC_NOT_INTEGER")
-        if not metric.low <= value <= metric.high or value % metric.grid:
+        if not metric.low <= value <= metric.high or (value - metric.low) % metric.grid:
             raise InvalidInput(f"metric {name} is off its grid or out of its range", code="METRIC_OUT_OF_RANGE")
         checked[name] = value
     return checked

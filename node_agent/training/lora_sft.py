@@ -1,0 +1,227 @@
+"""The recipe `lora-sft` in torch: load a base, put an adapter on it, train it, measure it.
+
+Runs in the child only; torch, transformers and peft are imported here and nowhere else in the agent's training room.
+The adapter's tensors go by their canonical names (treaty/recipe.py): peft's without `base_model.model.` and without
+`.default`. On CPU the result depends on nothing but base, arrays, data, recipe, round and ordinal: threads are fixed,
+algorithms deterministic, the optimiser starts anew each round, and examples are drawn by PCG64 seeded with (seed,
+round, ordinal).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from node_agent.training.pairs import Languages, Pair, prompt_and_answer
+from treaty.errors import InvalidInput, PreconditionFailed
+from treaty.recipe import Evaluation, LoraSft, Precision
+
+Arrays = dict[str, NDArray[np.float32]]
+
+EVALUATION_BATCH = 8
+"""Padding 64 sequences into one batch costs 805 MB of logits; eights sorted by length are faster, too."""
+
+_IGNORED = -100
+_PREFIX, _ADAPTER = "base_model.model.", ".default"
+
+
+class Tokenizer(Protocol):
+    """What is used of a tokenizer."""
+
+    eos_token_id: int | None
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Mapping[str, list[int]]: ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of prompt and answer; the first `prompt_tokens` are not trained on."""
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+
+    @property
+    def answer_tokens(self) -> int:
+        return max(0, len(self.ids) - self.prompt_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Summed negative log-likelihood in nats over so many answer tokens."""
+
+    nats: float
+    tokens: int
+
+    @property
+    def mean_micro(self) -> int:
+        """Mean per token in millionths of a nat; what is not finite counts as the worst that can be said."""
+        mean = self.nats / max(1, self.tokens)
+        return round(mean * 1e6) if math.isfinite(mean) else 2**53
+
+
+def settle(threads: int) -> None:
+    """Fix what results may depend on. Once per process."""
+    disable_progress_bar()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def load_base(model_dir: Path, precision: Precision) -> tuple[torch.nn.Module, Tokenizer]:
+    """A causal language model and its tokenizer from a folder of verified safetensors files; no code of the model's.
+
+    Raises: PreconditionFailed (MODEL_UNUSABLE).
+    """
+    dtype = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as err:
+        raise PreconditionFailed("the base cannot be loaded", code="MODEL_UNUSABLE") from err
+    model.eval()
+    return model, tokenizer
+
+
+def attach(base: torch.nn.Module, recipe: LoraSft) -> torch.nn.Module:
+    """Put an untrained adapter, in float32, on the recipe's targets. The base is frozen and kept."""
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=list(recipe.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    model: torch.nn.Module = get_peft_model(base, config)
+    return model
+
+
+def detach(model: torch.nn.Module) -> torch.nn.Module:
+    """The base as it was before `attach`."""
+    base: torch.nn.Module = model.unload()  # type: ignore[operator]  # peft's
+    return base
+
+
+@contextmanager
+def without_adapter(model: torch.nn.Module) -> Iterator[None]:
+    """For the time being, the base alone."""
+    with model.disable_adapter():  # type: ignore[operator]  # peft's
+        yield
+
+
+def parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The adapter's parameters by canonical name, sorted."""
+    named = {
+        name.removeprefix(_PREFIX).replace(_ADAPTER, ""): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    return dict(sorted(named.items()))
+
+
+def write_arrays(model: torch.nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    """Set the adapter to `arrays`. Raises InvalidInput (ARRAYS_UNUSABLE) unless names and shapes are its own."""
+    ours = parameters(model)
+    if {name: value.shape for name, value in arrays.items()} != {name: tuple(p.shape) for name, p in ours.items()}:
+        raise InvalidInput("the arrays are not this adapter's", code="ARRAYS_UNUSABLE")
+    with torch.no_grad():
+        for name, parameter in ours.items():
+            parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+
+def delta_from(model: torch.nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    """What training changed: after minus given, float32."""
+    return {name: p.detach().to(torch.float32).numpy() - arrays[name] for name, p in parameters(model).items()}
+
+
+def encode(tokenizer: Tokenizer, evaluation: Evaluation, pair: Pair, languages: Languages) -> Example:
+    """Prompt, answer and end of text, cut at the recipe's length."""
+    prompt, answer = prompt_and_answer(evaluation, pair, languages)
+    start = list(tokenizer(prompt)["input_ids"])
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids = [*start, *tokenizer(answer, add_special_tokens=False)["input_ids"], *end]
+    return Example(tuple(ids[: evaluation.sequence_tokens]), len(start))
+
+
+def draw(examples: Sequence[Example], recipe: LoraSft, *, round_number: int, ordinal: int) -> Iterator[list[Example]]:
+    """The round's batches: a permutation of the examples, and another one when it is used up."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([recipe.seed, round_number, ordinal])))
+    order: list[int] = []
+    while len(order) < recipe.examples:
+        order.extend(int(place) for place in generator.permutation(len(examples)))
+    for start in range(0, recipe.examples, recipe.batch):
+        yield [examples[place] for place in order[start : start + recipe.batch]]
+
+
+def train(
+    model: torch.nn.Module, examples: Sequence[Example], recipe: LoraSft, *, round_number: int, ordinal: int
+) -> Loss:
+    """One round of local steps with AdamW; the model changes. Returns the loss over the round.
+
+    Raises: PreconditionFailed (DATA_UNUSABLE): no example keeps an answer within the sequence length.
+    """
+    usable = [example for example in examples if example.answer_tokens]
+    if not usable:
+        raise PreconditionFailed("no example keeps an answer", code="DATA_UNUSABLE")
+    trained = list(parameters(model).values())
+    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate_micro / 1e6)
+    losses = []
+    torch.manual_seed(recipe.seed)
+    model.train()
+    for batch in draw(usable, recipe, round_number=round_number, ordinal=ordinal):
+        total, tokens = _negative_log_likelihood(model, batch)
+        optimiser.zero_grad(set_to_none=True)
+        (total / tokens).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(Loss(float(total.detach()), tokens))
+    model.eval()
+    return _sum(losses)
+
+
+def evaluate(model: torch.nn.Module, examples: Sequence[Example]) -> Loss:
+    """Loss over every answer token of `examples`, without change."""
+    ordered = sorted(examples, key=lambda example: (len(example.ids), example.ids))
+    losses = []
+    with torch.inference_mode():
+        for start in range(0, len(ordered), EVALUATION_BATCH):
+            total, tokens = _negative_log_likelihood(model, ordered[start : start + EVALUATION_BATCH])
+            losses.append(Loss(float(total), tokens))
+    return _sum(losses)
+
+
+def _sum(losses: Iterable[Loss]) -> Loss:
+    total = list(losses)
+    return Loss(math.fsum(loss.nats for loss in total), sum(loss.tokens for loss in total))
+
+
+def _negative_log_likelihood(model: torch.nn.Module, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:
+    """Summed over the batch's answer tokens, each predicted from what stands before it; padded on the right."""
+    longest = max(len(example.ids) for example in batch)
+    ids = torch.zeros((len(batch), longest), dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for row, example in enumerate(batch):
+        length = len(example.ids)
+        ids[row, :length] = torch.tensor(example.ids)
+        mask[row, :length] = 1
+        labels[row, example.prompt_tokens : length] = ids[row, example.prompt_tokens : length]
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    wanted = labels[:, 1:].reshape(-1)
+    # Only answer positions become float32: a whole batch of logits would be copied otherwise.
+    kept = wanted != _IGNORED
+    chosen = logits.reshape(-1, logits.shape[-1])[kept].float()
+    total = functional.cross_entropy(chosen, wanted[kept], reduction="sum")
+    return total, int(kept.sum())

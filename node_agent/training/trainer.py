@@ -1,0 +1,169 @@
+"""The trainer: the last code in the child. Answers frames until the agent closes the pipe.
+
+| frame | fields | answer |
+|---|---|---|
+| `load` | model_dir, precision, threads | `loaded` |
+| `read` | file, source_language, target_language | `read` |
+| `train` | recipe, round, ordinal; arrays: the adapter given | `delta` with metrics; arrays: after − given |
+| `evaluate` | recipe; arrays: the adapter, or none for the base alone | `evaluated` with metrics |
+
+What fails is answered by a code of `process.CHILD_CODES`; the text of the failure goes to standard error, which stays
+in the nation.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from node_agent.training.frames import Frame, PipeEnd
+from node_agent.training.pairs import Languages, Pair, Split, read_pairs, split
+from treaty.errors import FoedusError, InvalidInput, PreconditionFailed
+from treaty.fields import Fields
+from treaty.recipe import METRICS, LoraSft, Precision, parse_recipe
+from treaty.strict_json import JsonObject
+
+if TYPE_CHECKING:
+    import torch
+
+    from node_agent.training.lora_sft import Example, Loss, Tokenizer
+
+
+@dataclass(slots=True)
+class Trainer:
+    """What stays warm between rounds: the base, the adapter of the last recipe, the pairs."""
+
+    base: torch.nn.Module | None = None
+    tokenizer: Tokenizer | None = None
+    model: torch.nn.Module | None = None
+    recipe: LoraSft | None = None
+    pairs: tuple[Pair, ...] = ()
+    languages: Languages = Languages("", "")
+
+    def answer(self, frame: Frame) -> Frame:
+        """Carry out one frame. Raises FoedusError with a declared code."""
+        given = Fields(frame.fields, frame.type)
+        match frame.type:
+            case "load":
+                return self._load(given)
+            case "read":
+                return self._read(given)
+            case "train":
+                return self._train(given, frame)
+            case "evaluate":
+                return self._evaluate(given, frame)
+            case _:
+                raise InvalidInput("an unknown frame", code="TRAINER_FAILED")
+
+    def _load(self, given: Fields) -> Frame:
+        from node_agent.training import lora_sft
+
+        lora_sft.settle(given.integer("threads", 1, 1024))
+        precision = given.choice("precision", Precision)
+        self.base, self.tokenizer = lora_sft.load_base(Path(given.text("model_dir", 4096)), precision)
+        given.done()
+        return Frame("loaded")
+
+    def _read(self, given: Fields) -> Frame:
+        path = Path(given.text("file", 4096))
+        self.languages = Languages(given.text("source_language", 64), given.text("target_language", 64))
+        given.done()
+        try:
+            self.pairs = tuple(read_pairs(path))
+        except (OSError, InvalidInput) as err:
+            raise PreconditionFailed("the dataset cannot be read", code="DATA_UNUSABLE") from err
+        return Frame("read")
+
+    def _train(self, given: Fields, frame: Frame) -> Frame:
+        from node_agent.training import lora_sft
+
+        recipe = parse_recipe(given.value("recipe"))
+        round_number, ordinal = given.integer("round"), given.integer("ordinal")
+        given.done()
+        parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
+        lora_sft.write_arrays(model, frame.arrays)
+        before = lora_sft.evaluate(model, self._encoded(recipe, parts.heldout))
+        examples = self._encoded(recipe, parts.train)
+        trained = lora_sft.train(model, examples, recipe, round_number=round_number, ordinal=ordinal)
+        metrics = _heldout(before, parts) | {
+            "train_loss_micro": trained.mean_micro,
+            "examples": recipe.examples,
+            "steps": recipe.steps,
+        }
+        return Frame("delta", {"metrics": _rounded("train", metrics)}, lora_sft.delta_from(model, frame.arrays))
+
+    def _evaluate(self, given: Fields, frame: Frame) -> Frame:
+        from node_agent.training import lora_sft
+
+        recipe = parse_recipe(given.value("recipe"))
+        given.done()
+        parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
+        heldout = self._encoded(recipe, parts.heldout)
+        if frame.arrays:
+            lora_sft.write_arrays(model, frame.arrays)
+            loss = lora_sft.evaluate(model, heldout)
+        else:
+            with lora_sft.without_adapter(model):
+                loss = lora_sft.evaluate(model, heldout)
+        return Frame("evaluated", {"metrics": _rounded("evaluate", _heldout(loss, parts))})
+
+    def _adapted(self, recipe: LoraSft) -> torch.nn.Module:
+        """The base with an adapter of this recipe's shape; kept while the shape stays."""
+        from node_agent.training import lora_sft
+
+        if self.base is None:
+            raise PreconditionFailed("no base is loaded", code="MODEL_UNUSABLE")
+        last = self.recipe
+        shape = (recipe.rank, recipe.alpha, recipe.targets)
+        if self.model is None or last is None or shape != (last.rank, last.alpha, last.targets):
+            if self.model is not None:
+                self.base = lora_sft.detach(self.model)
+            self.model = lora_sft.attach(self.base, recipe)
+        self.recipe = recipe
+        return self.model
+
+    def _encoded(self, recipe: LoraSft, pairs: tuple[Pair, ...]) -> list[Example]:
+        from node_agent.training import lora_sft
+
+        if self.tokenizer is None:
+            raise PreconditionFailed("no base is loaded", code="MODEL_UNUSABLE")
+        return [lora_sft.encode(self.tokenizer, recipe.evaluation, pair, self.languages) for pair in pairs]
+
+
+def _heldout(loss: Loss, parts: Split) -> dict[str, int]:
+    return {
+        "heldout_loss_micro": loss.mean_micro,
+        "heldout_pairs": len(parts.heldout),
+        "heldout_tokens": loss.tokens,
+    }
+
+
+def _rounded(task: str, metrics: dict[str, int]) -> JsonObject:
+    return {name: METRICS[task][name].rounded(value) for name, value in metrics.items()}
+
+
+def serve(pipe: PipeEnd, trainer: Trainer) -> None:
+    """Answer until the pipe closes; a failure is a code, and the next frame is still answered."""
+    while (frame := pipe.receive()) is not None:
+        try:
+            answer = trainer.answer(frame)
+        except FoedusError as err:
+            answer = _failure(err.code)
+        except MemoryError:
+            answer = _failure("OUT_OF_MEMORY")
+        except RuntimeError as err:
+            # torch says "DefaultCPUAllocator: can't allocate memory" in this class, as it says everything else.
+            answer = _failure("OUT_OF_MEMORY" if "allocate memory" in str(err) else "TRAINER_FAILED")
+        pipe.send(answer)
+
+
+def _failure(code: str) -> Frame:
+    traceback.print_exc(file=sys.stderr)
+    return Frame("error", {"code": code})
+
+
+def main(pipe: PipeEnd) -> None:
+    serve(pipe, Trainer())
