@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from treaty.errors import InvalidInput
 from treaty.names import Digest, PartyCode
-from treaty.update import BYTES_PER_VALUE, Layout, TensorSpec, UpdateHeader, UpdateSpec
+from treaty.strict_json import canonical
+from treaty.update import UpdateHeader, UpdateSpec
+from treaty.update_layout import BYTES_PER_VALUE, Layout, TensorSpec
 
 Delta: TypeAlias = Mapping[str, NDArray[np.float32]]
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -32,6 +34,7 @@ WIRE_DTYPE = np.dtype("<i4")
 # the float64 sum of squares lifts it above; a part in four million of the clip norm is lost.
 _CLIP_MARGIN = 1 - 2.0**-22
 _BLOCK = 1 << 20
+_ARRAYS_FORMAT = "foedus.arrays.v1"
 
 
 def check_arrays(arrays: Delta, tensors: Sequence[TensorSpec]) -> None:
@@ -115,18 +118,26 @@ def split(flat: NDArray[np.float32], tensors: Sequence[TensorSpec]) -> dict[str,
     return arrays
 
 
+def arrays_digest(arrays: Delta, tensors: Sequence[TensorSpec]) -> Digest:
+    """Digest of global arrays: names and shapes in order, then the little-endian float32 values.
+
+    Raises: InvalidInput with UPD-011 or UPD-012.
+    """
+    check_arrays(arrays, tensors)
+    header = canonical({"format": _ARRAYS_FORMAT, "tensors": [tensor.to_json() for tensor in tensors]})
+    hasher = hashlib.sha256(len(header).to_bytes(8, "little") + header)
+    for tensor in tensors:
+        for block in _blocks(arrays[tensor.name]):
+            hasher.update(np.ascontiguousarray(block, "<f4").data)
+    return Digest("sha256:" + hasher.hexdigest())
+
+
 def build_header(
     chunks: Sequence[NDArray[np.int32]], spec: UpdateSpec, *, nation: PartyCode, examples: int
 ) -> UpdateHeader:
     """The header of quantised `chunks`, which `chunk_bytes` turns into what is sent."""
     return UpdateHeader(
-        run_id=spec.run_id,
-        round=spec.round,
-        base_digest=spec.base_digest,
-        tensors=spec.tensors,
-        clip_norm_micro=spec.clip_norm_micro,
-        value_bits=spec.value_bits,
-        chunk_bytes=spec.chunk_bytes,
+        **spec.layout_fields(),
         nation=nation,
         examples=examples,
         chunks=tuple(_digest(chunk_bytes(chunk)) for chunk in chunks),

@@ -15,7 +15,6 @@ from treaty.names import Digest, PartyCode, RunId
 from treaty.strict_json import canonical
 from treaty.update import (
     MAX_HEADER_BYTES,
-    TensorSpec,
     UpdateHeader,
     UpdateSpec,
     open_bits_per_round,
@@ -23,6 +22,7 @@ from treaty.update import (
     validate_header,
     validate_sender,
 )
+from treaty.update_layout import TensorSpec
 
 BASE = Digest("sha256:" + "ab" * 32)
 CHUNK = Digest("sha256:" + "cd" * 32)
