@@ -66,13 +66,13 @@ def naive_subproof(m: int, leaves: Sequence[bytes], is_whole: bool) -> list[byte
     return [*naive_subproof(m - k, leaves[k:], False), naive_root(leaves[:k])]
 
 
-def test_roots_equal_the_published_ones():
+def test_roots_equal_the_published_ones() -> None:
     tree = Tree(leaf_hash(bytes.fromhex(data)) for data in CT_INPUTS)
     assert [tree.root(size).hex() for size in range(9)] == list(CT_ROOTS)
     assert CT_ROOTS[0] == EMPTY_ROOT.hex()
 
 
-def test_inclusion_paths_equal_the_examples_of_rfc_6962():
+def test_inclusion_paths_equal_the_examples_of_rfc_6962() -> None:
     a, b, c, d, e, f, j = LEAVES[:7]
     g, h, i = node_hash(a, b), node_hash(c, d), node_hash(e, f)
     k = node_hash(g, h)
@@ -84,7 +84,7 @@ def test_inclusion_paths_equal_the_examples_of_rfc_6962():
     assert TREE.inclusion_proof(6, 7) == [i, k]
 
 
-def test_consistency_proofs_equal_the_examples_of_rfc_6962():
+def test_consistency_proofs_equal_the_examples_of_rfc_6962() -> None:
     a, b, c, d, e, f, j = LEAVES[:7]
     g, h, i = node_hash(a, b), node_hash(c, d), node_hash(e, f)
     k = node_hash(g, h)
@@ -95,7 +95,7 @@ def test_consistency_proofs_equal_the_examples_of_rfc_6962():
 
 
 @pytest.mark.parametrize("size", range(LARGEST + 1))
-def test_every_root_path_and_consistency_proof_of_a_size_equals_the_naive_recursion(size: int):
+def test_every_root_path_and_consistency_proof_of_a_size_equals_the_naive_recursion(size: int) -> None:
     leaves = LEAVES[:size]
     assert TREE.root(size) == naive_root(leaves)
     for index in range(size):
@@ -113,7 +113,7 @@ sizes = st.integers(1, LARGEST)
 
 @settings(max_examples=300, deadline=None)
 @given(size=sizes, data=st.data())
-def test_an_inclusion_proof_with_anything_changed_is_refused(size: int, data: st.DataObject):
+def test_an_inclusion_proof_with_anything_changed_is_refused(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
     proof, root, leaf = TREE.inclusion_proof(index, size), TREE.root(size), LEAVES[index]
     wrong = data.draw(st.sampled_from(["leaf", "index", "root", "longer", "shorter", "flipped"]))
@@ -138,7 +138,7 @@ def test_an_inclusion_proof_with_anything_changed_is_refused(size: int, data: st
 
 @settings(max_examples=300, deadline=None)
 @given(size=sizes, data=st.data())
-def test_a_consistency_proof_with_anything_changed_is_refused(size: int, data: st.DataObject):
+def test_a_consistency_proof_with_anything_changed_is_refused(size: int, data: st.DataObject) -> None:
     old = data.draw(st.integers(1, size))
     proof, old_root, new_root = TREE.consistency_proof(old, size), TREE.root(old), TREE.root(size)
     wrong = data.draw(st.sampled_from(["old root", "new root", "longer", "shorter", "flipped"]))
@@ -160,7 +160,7 @@ def test_a_consistency_proof_with_anything_changed_is_refused(size: int, data: s
 
 
 @given(old=st.integers(1, LARGEST), new=st.integers(1, LARGEST))
-def test_a_log_that_rewrote_one_old_leaf_finds_no_proof(old: int, new: int):
+def test_a_log_that_rewrote_one_old_leaf_finds_no_proof(old: int, new: int) -> None:
     old, new = sorted((old, new))
     other = Tree([leaf_hash(b"rewritten"), *LEAVES[1:]])
     with pytest.raises(TrustError):
@@ -181,23 +181,23 @@ def test_a_log_that_rewrote_one_old_leaf_finds_no_proof(old: int, new: int):
 )
 def test_sizes_and_roots_that_cannot_be_are_refused_without_a_proof(
     old: int, new: int, old_root: bytes, new_root: bytes, message: str
-):
+) -> None:
     with pytest.raises(TrustError, match=re.escape(message)):
         verify_consistency(old, new, [], old_root=old_root, new_root=new_root)
 
 
-def test_a_proof_of_the_wrong_shape_is_refused_before_it_is_hashed():
+def test_a_proof_of_the_wrong_shape_is_refused_before_it_is_hashed() -> None:
     with pytest.raises(TrustError, match="at most 64 hashes of 32 bytes"):
         verify_inclusion(LEAVES[0], 0, 2, [b"short"], TREE.root(2))
     with pytest.raises(TrustError, match="at most 64 hashes of 32 bytes"):
         verify_consistency(1, 2**62, [LEAVES[0]] * 65, old_root=LEAVES[0], new_root=TREE.root(2))
 
 
-def test_a_node_cannot_pass_for_a_leaf():
+def test_a_node_cannot_pass_for_a_leaf() -> None:
     assert leaf_hash(LEAVES[0] + LEAVES[1]) != node_hash(LEAVES[0], LEAVES[1])
 
 
-def test_a_tree_answers_only_for_sizes_it_has():
+def test_a_tree_answers_only_for_sizes_it_has() -> None:
     tree = Tree(LEAVES[:5])
     for ask in (lambda: tree.root(6), lambda: tree.inclusion_proof(0, 6), lambda: tree.consistency_proof(2, 6)):
         with pytest.raises(InvalidInput, match="size 6 is outside the log, which has 5 leaves"):
@@ -211,7 +211,7 @@ def test_a_tree_answers_only_for_sizes_it_has():
     assert (tree.size, tree.root()) == (5, TREE.root(5))
 
 
-def test_a_leaf_is_found_by_its_hash_and_only_where_it_lies():
+def test_a_leaf_is_found_by_its_hash_and_only_where_it_lies() -> None:
     assert [TREE.find(leaf) for leaf in LEAVES] == list(range(LARGEST))
     straddling = LEAVES[3][16:] + LEAVES[4][:16]
     with pytest.raises(NotFound, match="no leaf of the log has this hash"):

@@ -26,7 +26,7 @@ from treaty.log import (
 from treaty.log.tiles import decode_bundle, encode_bundle, tiles_at
 
 
-def test_paths_are_spelled_as_the_format_says():
+def test_paths_are_spelled_as_the_format_says() -> None:
     assert tile_path(0, 1234067) == "tile/0/x001/x234/067"
     assert tile_path(0, 0) == "tile/0/000"
     assert tile_path(1, 1000, 17) == "tile/1/x001/000.p/17"
@@ -34,7 +34,7 @@ def test_paths_are_spelled_as_the_format_says():
 
 
 @given(level=st.none() | st.integers(0, 63), index=st.integers(0, 2**60), width=st.integers(1, 256))
-def test_a_path_reads_back_as_the_tile_it_names(level: int | None, index: int, width: int):
+def test_a_path_reads_back_as_the_tile_it_names(level: int | None, index: int, width: int) -> None:
     assert parse_tile_path(tile_path(level, index, width)) == TileRef(level, index, width)
 
 
@@ -58,25 +58,25 @@ def test_a_path_reads_back_as_the_tile_it_names(level: int | None, index: int, w
         "tile/0/" + "x001/" * 40 + "067",
     ],
 )
-def test_any_other_spelling_is_refused(path: str):
+def test_any_other_spelling_is_refused(path: str) -> None:
     with pytest.raises(InvalidInput):
         parse_tile_path(path)
 
 
-def test_a_tree_of_70000_has_the_tiles_of_the_formats_own_example():
+def test_a_tree_of_70000_has_the_tiles_of_the_formats_own_example() -> None:
     tiles = list(tiles_at(70_000))
     assert sum(ref.level == 0 and ref.is_full for ref in tiles) == 273
     assert [ref for ref in tiles if ref.level and ref.is_full] == [TileRef(1, 0)]
     assert [ref for ref in tiles if not ref.is_full] == [TileRef(0, 273, 112), TileRef(1, 1, 17), TileRef(2, 0, 1)]
 
 
-def test_only_tiles_that_changed_since_a_size_are_named():
+def test_only_tiles_that_changed_since_a_size_are_named() -> None:
     assert list(tiles_at(256, 255)) == [TileRef(0, 0), TileRef(1, 0, 1)]
     assert list(tiles_at(300, 256)) == [TileRef(0, 1, 44), TileRef(1, 0, 1)]
     assert list(tiles_at(0)) == []
 
 
-def test_a_tile_one_level_up_holds_the_roots_of_the_full_tiles_below():
+def test_a_tile_one_level_up_holds_the_roots_of_the_full_tiles_below() -> None:
     leaves = [leaf_hash(index.to_bytes(4, "big")) for index in range(600)]
     tree = Tree(leaves)
     assert tile_bytes(tree, TileRef(0, 1)) == b"".join(leaves[256:512])
@@ -86,7 +86,7 @@ def test_a_tile_one_level_up_holds_the_roots_of_the_full_tiles_below():
         tile_bytes(tree, TileRef(1, 0, 3))
 
 
-def test_a_bundle_is_length_prefixed_and_read_strictly():
+def test_a_bundle_is_length_prefixed_and_read_strictly() -> None:
     bundle = encode_bundle([b"a", b"bc"])
     assert bundle == b"\x00\x01a\x00\x02bc"
     assert decode_bundle(bundle, 2) == [b"a", b"bc"]
@@ -95,14 +95,14 @@ def test_a_bundle_is_length_prefixed_and_read_strictly():
             decode_bundle(wrong, width)
 
 
-def test_a_leaf_is_the_salted_hash_of_its_statement():
+def test_a_leaf_is_the_salted_hash_of_its_statement() -> None:
     entry = Entry(bytes(range(32)), b"statement")
     assert entry.data == hashlib.sha256(bytes(range(32)) + b"statement").digest()
     assert Leaf(0, entry.data, entry.salt, entry.statement).hash == hashlib.sha256(b"\x00" + entry.data).digest()
     assert new_entry(b"statement").data != new_entry(b"statement").data
 
 
-def test_a_forgotten_statement_leaves_its_proof_whole():
+def test_a_forgotten_statement_leaves_its_proof_whole() -> None:
     entries = [new_entry(f"statement {index}".encode()) for index in range(5)]
     tree = Tree(leaf_hash(entry.data) for entry in entries)
     forgotten = Leaf(2, entries[2].data, None, None)
@@ -111,7 +111,7 @@ def test_a_forgotten_statement_leaves_its_proof_whole():
     verify_inclusion(forgotten.hash, 2, 5, tree.inclusion_proof(2, 5), tree.root())
 
 
-def test_a_statement_that_was_not_recorded_is_refused():
+def test_a_statement_that_was_not_recorded_is_refused() -> None:
     entry = new_entry(b"the nation said yes")
     verify_leaf(Leaf(0, entry.data, entry.salt, entry.statement))
     with pytest.raises(TrustError, match="not what the log committed to") as refused:
@@ -121,7 +121,7 @@ def test_a_statement_that_was_not_recorded_is_refused():
         verify_leaf(Leaf(0, entry.data, entry.salt, None))
 
 
-def test_an_entry_keeps_to_its_bounds():
+def test_an_entry_keeps_to_its_bounds() -> None:
     with pytest.raises(LimitExceeded, match="at most 1048576 bytes"):
         new_entry(bytes(MAX_STATEMENT_BYTES + 1))
     with pytest.raises(InvalidInput, match="an empty statement says nothing"):
