@@ -44,6 +44,9 @@ class Limits:
     body_bytes: int = 2**30
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One message. `fields` holds JSON values; `arrays` float32 arrays by name, in order."""
@@ -110,12 +113,11 @@ def _split(
 class PipeEnd:
     """One end of the two pipes: blocking, so the agent uses it from a thread and the child needs no event loop."""
 
-    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes], limits: Limits | None = None) -> None:
+    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
-        self._limits = limits or Limits()
 
-    def receive(self) -> Frame | None:
+    def receive(self, limits: Limits = DEFAULT_LIMITS) -> Frame | None:
         """The next frame, or None once the other side closed the pipe between two frames.
 
         Raises: EOFError: it closed in the middle of one. InvalidInput: the frame is malformed or beyond the limits.
@@ -125,8 +127,8 @@ class PipeEnd:
             return None
         if len(prefix) < PREFIX.size:
             raise EOFError
-        header, body = lengths(prefix, self._limits)
-        return decode(self._exactly(header), self._exactly(body), self._limits)
+        header, body = lengths(prefix, limits)
+        return decode(self._exactly(header), self._exactly(body), limits)
 
     def send(self, frame: Frame) -> None:
         for piece in encode(frame):

@@ -33,6 +33,8 @@ from treaty.errors import FoedusError, InvalidInput, PreconditionFailed, Resourc
 MAX_PRINTED_BYTES = 256 * 1024
 """What is kept of a child's standard error, in the agent's own folder."""
 
+NO_ARRAYS = Limits(header_bytes=64 * 1024, body_bytes=0)
+
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 
@@ -67,7 +69,6 @@ class ChildSpec:
     """Below `confinement.reads`; empty until the probe has passed."""
     printed: Path
     """Where its standard error goes, capped; overwritten at each start."""
-    limits: Limits
 
 
 class ConfinedChild:
@@ -88,8 +89,8 @@ class ConfinedChild:
         """Of the outermost process: bubblewrap's where that is a layer."""
         return self._process.pid
 
-    async def exchange(self, frame: Frame, *, expect: str, timeout_seconds: float) -> Frame:
-        """Send `frame` and await the one reply, of type `expect`.
+    async def exchange(self, frame: Frame, *, expect: str, timeout_seconds: float, limits: Limits = NO_ARRAYS) -> Frame:
+        """Send `frame` and await the one reply, of type `expect` and within `limits`.
 
         Raises:
             Unavailable: no answer in time, or the child ended; it is gone afterwards.
@@ -98,7 +99,7 @@ class ConfinedChild:
         """
         try:
             async with asyncio.timeout(timeout_seconds):
-                reply = await asyncio.to_thread(self._round_trip, frame)
+                reply = await asyncio.to_thread(self._round_trip, frame, limits)
         except TimeoutError:
             await self.stop()
             raise Unavailable("the child did not answer in time and was ended", code="CHILD_TIMEOUT") from None
@@ -117,9 +118,9 @@ class ConfinedChild:
             await self.breach("REPLY_UNEXPECTED", "the child sent another type of frame than it was asked for")
         return reply
 
-    def _round_trip(self, frame: Frame) -> Frame:
+    def _round_trip(self, frame: Frame, limits: Limits) -> Frame:
         self._pipe.send(frame)
-        reply = self._pipe.receive()
+        reply = self._pipe.receive(limits)
         if reply is None:
             raise EOFError
         return reply
@@ -213,7 +214,7 @@ def _spawn(command: list[str], spec: ChildSpec) -> ConfinedChild:
         target=_keep_printed, args=(process.stderr, spec.printed), name="child-stderr", daemon=True
     )
     keeper.start()
-    return ConfinedChild(process, PipeEnd(process.stdout, process.stdin, spec.limits))
+    return ConfinedChild(process, PipeEnd(process.stdout, process.stdin))
 
 
 def _keep_printed(source: IO[bytes], target: Path) -> None:

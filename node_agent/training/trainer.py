@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Trainer:
     model: torch.nn.Module | None = None
     recipe: LoraSft | None = None
     pairs: tuple[Pair, ...] = ()
-    languages: Languages = Languages("", "")
+    languages: Languages = field(default_factory=lambda: Languages("", ""))
 
     def answer(self, frame: Frame) -> Frame:
         """Carry out one frame. Raises FoedusError with a declared code."""
@@ -154,8 +154,8 @@ def serve(pipe: PipeEnd, trainer: Trainer) -> None:
             answer = _failure(err.code)
         except MemoryError:
             answer = _failure("OUT_OF_MEMORY")
-        except RuntimeError as err:
-            # torch says "DefaultCPUAllocator: can't allocate memory" in this class, as it says everything else.
+        except Exception as err:  # noqa: BLE001 - the process's boundary: whatever fails leaves as a code
+            # torch says "DefaultCPUAllocator: can't allocate memory" in a RuntimeError, as it says everything else.
             answer = _failure("OUT_OF_MEMORY" if "allocate memory" in str(err) else "TRAINER_FAILED")
         pipe.send(answer)
 
