@@ -2,5 +2,10 @@
 
     store = await open_store("sqlite:////var/lib/foedus/coordinator.db")
 
-`open_store` is in `controlplane.store.open`: SQLAlchemy is imported when it is called, not with this package.
+SQLAlchemy is imported when a store is opened, not with this package.
 """
+
+from controlplane.store.open import open_store
+from controlplane.store.port import Store, Transaction
+
+__all__ = ["Store", "Transaction", "open_store"]

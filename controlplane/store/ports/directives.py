@@ -96,7 +96,7 @@ class Directives(Protocol):
         ...
 
     async def withdraw(self, agent: str, subject: str) -> None:
-        """Supersede the subject's directives without a new one. The agent keeps what it has: absence is not deletion."""
+        """Supersede the subject's directives without a new one. The agent keeps what it has."""
         ...
 
     async def highest(self, agent: str) -> DirectiveNumber | None:

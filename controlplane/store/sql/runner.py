@@ -1,0 +1,183 @@
+"""Who may touch the database when: one writer, a few readers, all on threads of their own.
+
+`Run` is what a noun needs: somebody who carries its SQL to a connection. On the store each piece of work is a
+transaction of its own; inside a transaction all pieces share its connection, reads included.
+Rules: a piece of work runs to its end once it has begun, even if the awaiting task is cancelled; a cancelled
+transaction is rolled back before the next one begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from controlplane.store.sql.engine import READERS, reading
+from controlplane.store.sql.errors import translated
+from treaty.errors import PreconditionFailed, Unavailable
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+
+class Run(Protocol):
+    async def read(self, work: Work[T]) -> T: ...
+
+    async def write(self, work: Work[T]) -> T: ...
+
+
+class Commits:
+    """Counts this process's commits and wakes who waits for one. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def ring(self) -> None:
+        self.count += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, after: int, timeout_seconds: float) -> None:
+        if self.count > after:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=timeout_seconds)
+        finally:
+            self._waiters.discard(waiter)
+
+
+class OpenTransaction:
+    """A `Run` on the writer's connection while its block is open."""
+
+    def __init__(self, threads: ThreadPoolExecutor, connection: Connection) -> None:
+        self._threads = threads
+        self._connection = connection
+        self.is_open = True
+
+    async def read(self, work: Work[T]) -> T:
+        return await self.write(work)
+
+    async def write(self, work: Work[T]) -> T:
+        if not self.is_open:
+            raise PreconditionFailed("the transaction has ended", remedy="open another one")
+        return await _to_the_end(_on(self._threads, lambda: _guarded(work, self._connection)))
+
+
+_current: ContextVar[OpenTransaction | None] = ContextVar("foedus_store_transaction", default=None)
+
+
+class Runner:
+    """The store's own `Run`."""
+
+    def __init__(self, engine: Engine, *, is_shared: bool) -> None:
+        self._engine = engine
+        self._reading = reading(engine)
+        self._writer = ThreadPoolExecutor(1, "foedus-store-writer")
+        # In memory there is one connection, so the writer's thread reads too.
+        self._readers = self._writer if is_shared else ThreadPoolExecutor(READERS, "foedus-store-reader")
+        self._turn = asyncio.Lock()
+        self._is_closed = False
+        self.commits = Commits()
+
+    async def read(self, work: Work[T]) -> T:
+        if self._readers is self._writer:
+            return await self._alone(work)
+        self._refuse_if_closed()
+        self._refuse_inside_transaction()
+        return await _on(self._readers, lambda: _in_transaction(self._reading, work))
+
+    async def write(self, work: Work[T]) -> T:
+        try:
+            return await self._alone(work)
+        finally:
+            self.commits.ring()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[OpenTransaction]:
+        self._refuse_if_closed()
+        self._refuse_inside_transaction()
+        async with self._turn:
+            connection = await _to_the_end(_on(self._writer, self._connect))
+            transaction = OpenTransaction(self._writer, connection)
+            token = _current.set(transaction)
+            try:
+                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.begin, connection)))
+                yield transaction
+                transaction.is_open = False
+                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.commit, connection)))
+            finally:
+                transaction.is_open = False
+                _current.reset(token)
+                # Closing rolls back whatever was not committed.
+                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.close, connection)))
+                self.commits.ring()
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        async with self._turn:
+            await _to_the_end(asyncio.to_thread(self._shut_down))
+
+    async def _alone(self, work: Work[T]) -> T:
+        self._refuse_if_closed()
+        self._refuse_inside_transaction()
+        async with self._turn:
+            return await _to_the_end(_on(self._writer, lambda: _in_transaction(self._engine, work)))
+
+    def _connect(self) -> Connection:
+        with translated():
+            return self._engine.connect()
+
+    def _shut_down(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise Unavailable("the store is closed")
+
+    def _refuse_inside_transaction(self) -> None:
+        current = _current.get()
+        if current is not None and current.is_open:
+            raise PreconditionFailed(
+                "a transaction is open in this task", remedy="use the transaction's own verbs inside its block"
+            )
+
+
+def _in_transaction(engine: Engine, work: Work[T]) -> T:
+    with translated(), engine.begin() as connection:
+        return work(connection)
+
+
+def _guarded(work: Work[T], connection: Connection) -> T:
+    with translated():
+        return work(connection)
+
+
+async def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Await `work` although this task may be cancelled meanwhile; the cancellation follows when it is done."""
+    task = asyncio.ensure_future(work)
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as err:
+            interruption = err
+    if interruption is not None:
+        raise interruption from task.exception()
+    return task.result()
