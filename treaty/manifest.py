@@ -74,6 +74,8 @@ class ModelFile:
         lengths = [self.header_bytes, *(tensor.bytes for tensor in self.tensors)] if self.tensors else [self.bytes]
         if piece_count(lengths) != len(self.chunks):
             raise InvalidInput(f"{self.path!r} lists a number of chunks that its size does not have")
+        if len(self.chunks) == 1 and self.chunks[0] != self.digest:
+            raise InvalidInput(f"{self.path!r} is one chunk, but has another digest than it")
 
     def pieces(self) -> Iterator[Piece]:
         """Where each of `chunks` lies, in the same order."""
