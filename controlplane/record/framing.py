@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
-from treaty.errors import Corrupt
+from treaty.errors import Corrupt, TrustError
 from treaty.log import HASH_BYTES, MAX_STATEMENT_BYTES, SALT_BYTES, Entry, Leaf, verify_leaf
 
 MAGIC = b"foedus record 1\n"
@@ -140,7 +140,10 @@ def read_leaf(record: bytes, marker: bytes, index: int) -> Leaf:
     if kind == FORGOTTEN:
         return Leaf(index, head.data, None, None)
     leaf = Leaf(index, head.data, salt, statement)
-    verify_leaf(leaf)
+    try:
+        verify_leaf(leaf)
+    except TrustError as err:
+        raise Corrupt(f"leaf {index} of the log holds another statement than was recorded") from err
     return leaf
 
 

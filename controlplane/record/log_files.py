@@ -164,7 +164,7 @@ class LogFiles:
     def entry(self, index: int) -> Leaf:
         """Leaf `index` with its statement, or without where it was forgotten; checked as it is read.
 
-        Raises: NotFound: no such leaf. Corrupt, TrustError: it is not what was written.
+        Raises: NotFound: no such leaf. Corrupt: it is not what was written.
         """
         segment = self._segment_of(index)
         try:

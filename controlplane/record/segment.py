@@ -109,7 +109,7 @@ class Segment:
         return leaves
 
     def read(self, index: int) -> Leaf:
-        """Raises: NotFound: no such leaf here. Corrupt, TrustError: it does not read back as it was written."""
+        """Raises: NotFound: no such leaf here. Corrupt: it does not read back as it was written."""
         offset, length = self._place(index)
         with disk_errors("read a leaf of the log"):
             return read_leaf(os.pread(self._fd, length, offset), self._marker, index)

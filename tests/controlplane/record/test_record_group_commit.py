@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from controlplane.record import GroupCommit, LogFiles
 from tests.controlplane.record.builders import KEY, ORIGIN, entry, opened
 from treaty.errors import ResourceExhausted, Unavailable
 from treaty.log import Entry
+
+
+class SlowLog(LogFiles):
+    """A real log that says when it begins to append and waits for leave."""
+
+    begun: threading.Event
+    leave: threading.Event
+
+    def append(self, entries: Sequence[Entry]) -> list[int]:
+        self.begun.set()
+        self.leave.wait()
+        return super().append(entries)
 
 
 class CountingLog(LogFiles):
@@ -101,6 +114,23 @@ async def test_a_stopped_writer_finishes_its_group_and_refuses_what_waits(tmp_pa
         assert len(recorded) + len(refused) == 6
         with pytest.raises(Unavailable, match="the log's writer has stopped"):
             await front.submit(entry(9))
+
+
+async def test_a_writer_is_not_done_before_the_disk_is(tmp_path: Path) -> None:
+    with SlowLog.open(tmp_path, ORIGIN, KEY) as log:
+        assert isinstance(log, SlowLog)
+        log.begun, log.leave = threading.Event(), threading.Event()
+        front = GroupCommit(log)
+        submission = asyncio.create_task(front.submit(entry(0)))
+        writer = asyncio.create_task(front.run())
+        await asyncio.to_thread(log.begun.wait)
+        writer.cancel()
+        done, _ = await asyncio.wait([writer, submission], timeout=0.05)
+        assert not done
+        log.leave.set()
+        assert await submission == 0
+        await asyncio.wait([writer])
+        assert log.size == 1
 
 
 async def test_a_full_queue_makes_submitters_wait_and_loses_none(tmp_path: Path) -> None:

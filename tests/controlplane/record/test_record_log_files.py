@@ -86,6 +86,11 @@ def test_tiles_and_bundles_lie_where_the_format_says_and_hold_no_statement(tmp_p
         bundle = decode_bundle((public / tile_path(None, 2, 88)).read_bytes(), 88)
         assert bundle == [one.data for one in entries(512, 600)]
         assert not (public / tile_path(0, 0, 200)).exists()  # the full tile took its place
+        log.append(entries(600, 800))
+        log.publish()
+        for index, width in ((2, 256), (3, 32)):
+            bundle = decode_bundle((public / tile_path(None, index, width)).read_bytes(), width)
+            assert bundle == [one.data for one in entries(256 * index, 256 * index + width)]
     assert b"statement" not in every_byte(public)
 
 

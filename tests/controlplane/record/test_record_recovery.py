@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -219,13 +221,39 @@ def test_a_senseless_note_of_forgetting_is_refused(tmp_path: Path, note: bytes, 
         opened(tmp_path)
 
 
-def test_a_statement_changed_on_disk_with_its_checksum_is_found_when_read(tmp_path: Path) -> None:
+def test_a_record_damaged_while_the_log_is_open_is_found_when_it_is_read(tmp_path: Path) -> None:
     segment = filled(tmp_path)
     with opened(tmp_path) as log:
         flip(segment, place_of(segment, 1))
         with pytest.raises(Corrupt, match="leaf 1 of the log does not read back as it was written"):
             log.entry(1)
         assert log.entry(0).statement == entry(0).statement
+
+
+def test_a_statement_exchanged_on_disk_together_with_its_checksum_is_found_when_it_is_read(tmp_path: Path) -> None:
+    segment = filled(tmp_path)
+    content = bytearray(segment.read_bytes())
+    at = place_of(segment, 1)
+    body = slice(at - 33, at + len(entry(1).statement))  # kind, salt, statement; the checksum lies before them
+    content[at : body.stop] = entry(5).statement
+    content[body.start - 4 : body.start] = crc32(content[body]).to_bytes(4, "big")
+    segment.write_bytes(content)
+    with opened(tmp_path) as log:
+        with pytest.raises(Corrupt, match="leaf 1 of the log holds another statement than was recorded"):
+            log.entry(1)
+
+
+def test_a_leaf_read_in_the_middle_of_a_write_is_read_again_after_it(tmp_path: Path) -> None:
+    segment = filled(tmp_path)
+    at = place_of(segment, 1)
+    with opened(tmp_path) as log, ThreadPoolExecutor(1) as reader:
+        with log._writing:
+            flip(segment, at)
+            reading = reader.submit(log.entry, 1)
+            with pytest.raises(TimeoutError):  # it waits for the writer instead of crying damage
+                reading.result(timeout=0.05)
+            flip(segment, at)
+        assert reading.result().statement == entry(1).statement
 
 
 def test_a_full_disk_refuses_the_group_whole_and_the_log_goes_on_when_there_is_room(tmp_path: Path) -> None:
