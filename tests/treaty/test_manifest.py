@@ -120,9 +120,9 @@ def test_a_file_that_contradicts_itself_is_refused(
 
 
 def test_one_digest_cannot_have_two_sizes(manifest: Manifest) -> None:
-    shared = manifest.files[0].chunks[0]
+    shared = manifest.files[0].digest
     with pytest.raises(InvalidInput, match="one digest two sizes"):
-        parse_manifest(changed_file(manifest, 2, chunks=[shared]))
+        parse_manifest(changed_file(manifest, 2, digest=shared, chunks=[shared]))
 
 
 def test_other_bytes_for_the_same_value_are_refused(manifest: Manifest) -> None:
