@@ -25,7 +25,7 @@ def tensors_of(arrays: Delta) -> tuple[TensorSpec, ...]:
 def to_record(arrays: Delta, tensors: Sequence[TensorSpec]) -> ArrayRecord:
     """Copy `arrays` into a record, in the order of `tensors`. Raises InvalidInput (UPD-011, UPD-012)."""
     check_arrays(arrays, tensors)
-    return ArrayRecord({tensor.name: Array(np.ascontiguousarray(arrays[tensor.name])) for tensor in tensors})
+    return ArrayRecord({tensor.name: Array(np.asarray(arrays[tensor.name], order="C")) for tensor in tensors})
 
 
 def from_record(record: ArrayRecord, tensors: Sequence[TensorSpec]) -> dict[str, NDArray[np.float32]]:

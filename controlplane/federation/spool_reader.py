@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from treaty.errors import Corrupt, InvalidInput, NotFound
 from treaty.update import MAX_HEADER_BYTES, UpdateHeader, parse_header
-from treaty.update_values import validate_chunk
+from treaty.update_values import dequantise, validate_chunk
 
 LENGTH_BYTES = 8
 _REMEDY = "remove the file; its nation sends the update again while the round is open"
@@ -71,6 +71,12 @@ class SpoolReader:
             return validate_chunk(index, view, self.header, self.header)
         except InvalidInput as err:
             raise self._corrupt("does not verify") from err
+
+    def read_delta(self) -> dict[str, NDArray[np.float32]]:
+        """The whole update as float32 arrays by tensor name, for a strategy that compares updates. Raises Corrupt."""
+        buffer = bytearray(self.header.chunk_length(0))
+        chunks = (self.read_chunk(index, buffer) for index in range(self.header.chunk_count))
+        return dequantise(chunks, self.header)
 
     def _read_header(self) -> tuple[UpdateHeader, int]:
         size = os.fstat(self._file).st_size

@@ -96,15 +96,15 @@ PARAMETERS: Mapping[StrategyName, Mapping[str, Parameter]] = {
 _COPIES: Mapping[StrategyName, tuple[int, int]] = {
     StrategyName.FED_AVG: (10, 0),
     StrategyName.FED_PROX: (10, 0),
-    StrategyName.FED_AVG_M: (14, 0),
-    StrategyName.FED_ADAGRAD: (18, 0),
-    StrategyName.FED_ADAM: (18, 0),
-    StrategyName.FED_YOGI: (18, 0),
-    StrategyName.FED_MEDIAN: (8, 6),
-    StrategyName.FED_TRIMMED_AVG: (8, 6),
-    StrategyName.KRUM: (8, 6),
-    StrategyName.MULTI_KRUM: (8, 6),
-    StrategyName.BULYAN: (8, 8),
+    StrategyName.FED_AVG_M: (15, 0),
+    StrategyName.FED_ADAGRAD: (20, 0),
+    StrategyName.FED_ADAM: (20, 0),
+    StrategyName.FED_YOGI: (20, 0),
+    StrategyName.FED_MEDIAN: (12, 4),
+    StrategyName.FED_TRIMMED_AVG: (8, 4),
+    StrategyName.KRUM: (8, 4),
+    StrategyName.MULTI_KRUM: (8, 4),
+    StrategyName.BULYAN: (8, 7),
 }
 
 
