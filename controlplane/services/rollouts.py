@@ -43,7 +43,7 @@ from treaty.statement import Statement, StatementKind
 log = structlog.get_logger(__name__)
 
 Rollout = Resource[RolloutSpec, RolloutStatus]
-DEPLOY_PURPOSE = "model-serving"
+DEPLOY_PURPOSE = "treaty-operation"
 NO_TRACE = "0" * 32
 TICK = timedelta(seconds=1)
 """Soak times, deadlines and freeze windows end without an event; nobody waits for them much longer than this."""
