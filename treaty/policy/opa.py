@@ -1,0 +1,162 @@
+"""The production engine: a real OPA beside us on loopback, fed by us from verified bytes and by nobody else.
+
+OPA's own bundle download is not used: its signatures neither expire nor refuse an older bundle. We write the Rego and
+data of what we verified, under a lock, and ask nothing meanwhile. An OPA that restarted is empty, and one that somebody
+else wrote to answers with another revision: both show in the next answer, which is then a no, and `maintain` feeds it
+again.
+
+Traps that shape this file: the client answers `{}` for undefined; it rewrites policy text unless told not to; it does
+not quote paths, so ids are ours and never come from a bundle; it retries by default. Whoever can take OPA's port on
+this host can answer in its place: the token keeps others from writing to OPA, not from being it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from ipaddress import ip_address
+
+import aiohttp
+from opa_client import AsyncOpaClient
+from opa_client.errors import DeletePolicyError, RegoParseError
+
+from treaty.errors import Corrupt, FoedusError, InvalidInput, Unavailable
+from treaty.policy.engine import Program, Rehearsed
+from treaty.policy.gate import Gate
+from treaty.strict_json import JsonObject, JsonValue
+
+REQUEST_SECONDS = 2.0
+RETRY_SECONDS = 0.2
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class OpaEngine:
+    """Implements `treaty.policy.engine.Engine` over OPA's REST API. Used from one event loop."""
+
+    name = "opa"
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 8181, token: str | None = None) -> None:
+        """`token`: the bearer token that OPA's own authorization policy lets write.
+
+        Raises: InvalidInput: `host` is not a loopback address.
+        """
+        if not ip_address(host).is_loopback:
+            raise InvalidInput("the policy engine must be on loopback", remedy="run OPA as a sidecar of this process")
+        self._client = AsyncOpaClient(host=host, port=port, token=token, retries=0, timeout=REQUEST_SECONDS)
+        self._session = AsyncExitStack()
+        self._connected = False
+        self._in_force: dict[str, Program] = {}
+        self._registers: JsonObject = {}
+        self._modules: set[str] = set()
+        self._gate = Gate()
+        self._suspect = asyncio.Event()
+
+    async def load(self, program: Program, registers: JsonObject, rehearsed: Rehearsed) -> None:
+        async with self._gate.changing():
+            before = self._in_force.get(program.slot)
+            try:
+                await self._feed_registers(rehearsed.registers)
+                await self._feed_program(program)
+                await rehearsed.run(lambda document: self._ask(program, document))
+                await self._feed_registers(registers)
+            except BaseException:
+                # What is in OPA now is not what is in force: no answers until it is.
+                self._suspect.set()
+                with suppress(FoedusError):
+                    if before is None:
+                        await self._forget(program.slot)
+                    await self._feed_all()
+                raise
+            self._in_force[program.slot] = program
+            self._registers = registers
+
+    async def set_registers(self, registers: JsonObject) -> None:
+        async with self._gate.changing():
+            self._registers = registers
+            self._suspect.set()  # no answers under the old ones, should this fail half way
+            with suppress(Unavailable):
+                await self._feed_registers(registers)
+                self._suspect.clear()
+
+    async def query(self, slot: str, document: JsonObject) -> JsonValue:
+        async with self._gate.asking():  # never between two writes of a swap
+            program = self._in_force.get(slot)
+            if program is None or self._suspect.is_set():
+                raise Unavailable(f"no {slot} policy is loaded in OPA")
+            try:
+                value = await self._ask(program, document)
+            except Unavailable:
+                self._suspect.set()
+                raise
+        if not isinstance(value, dict) or value.get("revision") != program.revision:
+            self._suspect.set()
+        return value
+
+    async def maintain(self) -> None:
+        """Feed OPA again whenever it forgot, restarted or answered with what we did not give it."""
+        while True:
+            await self._suspect.wait()
+            try:
+                async with self._gate.changing():
+                    await self._feed_all()
+            except FoedusError:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def close(self) -> None:
+        await self._session.aclose()
+        self._connected = False
+
+    async def _feed_all(self) -> None:
+        """Write everything that is in force."""
+        await self._feed_registers(self._registers)
+        for program in self._in_force.values():
+            await self._feed_program(program)
+        self._suspect.clear()
+
+    async def _feed_program(self, program: Program) -> None:
+        await self._forget(program.slot)
+        async with self._translated():
+            for number, (_, source) in enumerate(sorted(program.modules.items())):
+                name = f"{_prefix(program.slot)}{number}"
+                await self._client.update_policy_from_string(source, name, rego_compat=False)
+                self._modules.add(name)
+            await self._client.update_or_create_data(program.own_data, program.root)
+
+    async def _forget(self, slot: str) -> None:
+        async with self._translated():
+            if not self._modules:  # our first write: what an earlier process of ours left there
+                self._modules.update(await self._client.get_policies_list())
+            for name in sorted(name for name in self._modules if name.startswith(_prefix(slot))):
+                with suppress(DeletePolicyError):
+                    await self._client.delete_policy(name)
+                self._modules.discard(name)
+
+    async def _feed_registers(self, registers: JsonObject) -> None:
+        async with self._translated():
+            await self._client.update_or_create_data(registers, "foedus/registers")
+
+    async def _ask(self, program: Program, document: JsonObject) -> JsonValue:
+        async with self._translated():
+            response: JsonValue = await self._client.query_rule(document, program.root, "decision")
+        if not isinstance(response, dict):
+            raise Corrupt("OPA answered with something that is not an object")
+        return response.get("result")
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        if not self._connected:
+            await self._session.enter_async_context(self._client)
+            self._connected = True
+        try:
+            yield
+        except RegoParseError as err:
+            raise InvalidInput("OPA refuses the policy's text") from err
+        except _FAILURES as err:
+            raise Unavailable("OPA does not answer", remedy="see whether it runs, then 'foedus-agent check'") from err
+        except ValueError as err:
+            raise Corrupt("OPA's answer is not JSON") from err
+
+
+def _prefix(slot: str) -> str:
+    return f"foedus-{slot}-"
