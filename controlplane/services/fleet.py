@@ -1,0 +1,190 @@
+"""Directing the agents: what is journaled, sent, resent and never sent again.
+
+Rules:
+1. a directive is journaled with its number before it is sent, and resent after every reconnect until it is answered;
+2. to one agent the newest directive of a subject is live; the older ones are superseded and end their grants;
+3. content that is live already, or that the agent refused, is not sent again: the number stays;
+4. whoever comes back from further ahead than this coordinator's journal or log proves that it was restored from a
+   backup: it then directs nothing, to nobody, until it is recovered under a higher epoch.
+
+The streams are in `connections`, the wire in `controlplane.api`; the codec between a directive and its journaled bytes
+is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from controlplane.domain.agents import AgentStatus, NationAnswer
+from controlplane.domain.directives import Action, Directive, content_digest, granted_digests, subject
+from controlplane.services.connections import Connection, Connections
+from controlplane.services.nations import Nations
+from controlplane.services.record import StatementRecord
+from controlplane.services.trust import Trust
+from controlplane.store import Store, Transaction
+from controlplane.store.ports.directives import DirectiveState, StoredDirective
+from treaty.delegation import Delegation
+from treaty.errors import InvalidInput, NotFound, Unavailable
+from treaty.names import AgentId, DirectiveNumber, PartyCode
+
+log = structlog.get_logger(__name__)
+
+
+class DirectiveCodec(Protocol):
+    """Between a directive and the bytes that are journaled."""
+
+    def encode(self, directive: Directive) -> bytes: ...
+
+    def decode(self, payload: bytes) -> Directive: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an agent says it stands: its journal's highest number, what it has open, the log it verified."""
+
+    highest_accepted: DirectiveNumber | None
+    open: frozenset[DirectiveNumber]
+    log_size: int
+    log_root: bytes
+
+
+class AgentFleet:
+    """The `Fleet` over the store's journal and the live connections."""
+
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        nations: Nations,
+        record: StatementRecord,
+        connections: Connections,
+        codec: DirectiveCodec,
+    ) -> None:
+        self._store = store
+        self._trust = trust
+        self._nations = nations
+        self._record = record
+        self._connections = connections
+        self._codec = codec
+        self._last_status: dict[AgentId, AgentStatus] = {}
+
+    def connected(self) -> Mapping[PartyCode, AgentId]:
+        return self._connections.by_nation()
+
+    def agent_of(self, nation: PartyCode) -> AgentId | None:
+        live = self.connected().get(nation)
+        return live or next((agent for agent in self._nations.accepted() if agent.nation == nation), None)
+
+    def status(self, agent: AgentId) -> AgentStatus | None:
+        return self._last_status.get(agent)
+
+    def note_status(self, agent: AgentId, status: AgentStatus) -> None:
+        self._last_status[agent] = status
+
+    def delegations(self, nation: PartyCode) -> Sequence[Delegation]:
+        return self._trust.delegations(nation)
+
+    async def direct(self, agent: AgentId, action: Action, trace_id: str) -> DirectiveNumber:
+        self._trust.check_current()
+        self._nations.check_accepted(agent)
+        async with self._store.transaction() as change:
+            same = await self._unchanged(change, agent, action)
+            if same is not None:  # 3
+                return same
+            number = await change.directives.next_number(str(agent))
+            directive = Directive(number, content_digest(action), trace_id, action)
+            about = subject(action)
+            await change.directives.issue(str(agent), number, about, self._codec.encode(directive))  # 1
+            await change.artifacts.withdraw(str(agent), about)  # 2
+            for digest in granted_digests(action):
+                await change.artifacts.grant(str(agent), digest, about)
+        log.info("directed", agent=str(agent), number=str(number), subject=about, trace_id=trace_id)
+        if connection := self._connections.of(agent):
+            connection.say(directive)
+        return number
+
+    async def settle(self, agent: AgentId, number: DirectiveNumber) -> None:
+        async with self._store.transaction() as change:
+            try:
+                stored = await change.directives.find(str(agent), number)
+            except NotFound:
+                return
+            if not stored.is_superseded:
+                await change.directives.withdraw(str(agent), stored.subject)
+                await change.artifacts.withdraw(str(agent), stored.subject)
+
+    async def ask(self, agent: AgentId, ask: bytes, deadline: timedelta) -> NationAnswer:
+        connection = self._connections.of(agent)
+        if connection is None:
+            raise Unavailable(f"{agent} is not connected")
+        return await connection.ask(ask, deadline)
+
+    async def cut(self, agent: AgentId, code: str) -> None:
+        if connection := self._connections.of(agent):
+            connection.cut(code)
+
+    async def is_halted(self) -> bool:
+        return bool((await self._store.epochs.current()).halted_because)
+
+    async def compare(self, agent: AgentId, position: Position) -> None:
+        """Halt where the agent comes from further ahead than our journal or our log (rule 4)."""
+        why = await self._why_behind(agent, position)
+        if why and not await self.is_halted():
+            log.error("coordinator is behind, directing nothing", agent=str(agent), because=why)
+            await self._store.epochs.halt(why)
+            await self._nations.mark_directed("CoordinatorBehind", why, is_directed=False)
+
+    async def _why_behind(self, agent: AgentId, position: Position) -> str:
+        ours = await self._store.directives.highest(str(agent))
+        theirs = position.highest_accepted
+        if theirs is not None and (ours is None or theirs > ours):
+            return f"{agent} accepted directive {theirs}, the journal ends at {ours or 'none'}"
+        if position.log_size > self._record.size:
+            return f"{agent} verified {position.log_size} log entries, the record has {self._record.size}"
+        if position.log_size and self._record.root(position.log_size) != position.log_root:
+            return f"{agent} verified another log of {position.log_size} entries"
+        return ""
+
+    async def resend(self, connection: Connection, position: Position) -> None:
+        """Queue what the agent lacks: the difference between the journal and its hello (rule 1)."""
+        if await self.is_halted():
+            return
+        for stored in await self._store.directives.live(str(connection.agent)):
+            if _is_lacking(stored, position):
+                connection.say(self._codec.decode(stored.payload))
+
+    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
+        """Journal the agent's word on a directive. Raises: InvalidInput: it was never given that number."""
+        try:
+            answered = await self._store.directives.answer(
+                str(agent), number, is_acked=not codes, reason=" ".join(codes)[:1024]
+            )
+        except NotFound:
+            raise InvalidInput(f"no directive {number} was given to this agent", code="UNKNOWN_DIRECTIVE") from None
+        if codes and not answered.is_superseded:
+            await self._store.artifacts.withdraw(str(agent), answered.subject)
+        log.info("directive answered", agent=str(agent), number=str(number), codes=list(codes))
+
+    async def sent(self, agent: AgentId, number: DirectiveNumber) -> None:
+        await self._store.directives.mark_sent(str(agent), number)
+
+    async def _unchanged(self, change: Transaction, agent: AgentId, action: Action) -> DirectiveNumber | None:
+        about, wanted = subject(action), content_digest(action)
+        for stored in await change.directives.live(str(agent)):
+            if stored.subject == about and self._codec.decode(stored.payload).content_digest == wanted:
+                return stored.number
+        return None
+
+
+def _is_lacking(stored: StoredDirective, position: Position) -> bool:
+    """Unanswered and not yet in the agent's journal, or answered by a journal that the agent has lost."""
+    if stored.state is DirectiveState.NACKED or stored.number in position.open:
+        return False
+    if stored.state is DirectiveState.ACKED:
+        return position.highest_accepted is None or stored.number > position.highest_accepted
+    return True

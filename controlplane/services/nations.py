@@ -1,0 +1,249 @@
+"""Nations and their agents as resources: who knocked, who was let in, who is there, who is out.
+
+Rules:
+1. an agent that shows a good certificate and was never accepted is refused, and its attempt becomes a NodeAgent with
+   `Accepted` False, so that an operator can see it and accept it; of one nation at most 32 wait;
+2. accepting is an operator's act and lasts; revoking is final and takes acceptance with it;
+3. what an agent reports becomes its NodeAgent's status; what changes with every heartbeat does not.
+
+Conditions are this room's; what the resources of other kinds say is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from controlplane.domain.agents import AgentStatus
+from controlplane.services.ports import Clock
+from controlplane.services.trust import Trust
+from controlplane.store import Store
+from controlplane.store.ports.trust import RevocationKind
+from treaty import names
+from treaty.charter import Charter
+from treaty.errors import (
+    ConflictError,
+    IdentityRefused,
+    InvalidInput,
+    NotFound,
+    PermissionRefused,
+    ResourceExhausted,
+)
+from treaty.names import AgentId, DirectiveNumber, SpiffeRole
+from treaty.resources.meta import Condition, ConditionStatus, Resource, is_true, new_resource, with_condition
+from treaty.resources.nations import (
+    AGENT_ACCEPTED,
+    AGENT_CONNECTED,
+    AGENT_REVOKED,
+    AGENT_SERVING,
+    NATION,
+    NATION_READY,
+    NODE_AGENT,
+    NationSpec,
+    NationStatus,
+    NodeAgentSpec,
+    NodeAgentStatus,
+)
+
+AGENT_BRAKED: Final = "Braked"
+AGENT_DIRECTED: Final = "Directed"
+MAX_WAITING_PER_NATION: Final = 32
+_ATTEMPTS: Final = 5
+
+NodeAgent = Resource[NodeAgentSpec, NodeAgentStatus]
+
+
+def agent_resource_name(agent: AgentId) -> str:
+    """`fr-par-1` for `spiffe://fr.…/agent/par-1`. Raises InvalidInput where that is too long for a resource."""
+    return names.resource_name(f"{agent.authority}-{agent.name}")
+
+
+class Nations:
+    """The NodeAgent and Nation resources, and in memory who is accepted."""
+
+    def __init__(self, store: Store, trust: Trust, clock: Clock) -> None:
+        self._store = store
+        self._trust = trust
+        self._clock = clock
+        self._accepted: dict[AgentId, datetime] = {}
+
+    async def load(self) -> None:
+        """Read who is accepted; streams that a former process left open are closed in the resources too."""
+        for agent in await self._all():
+            identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
+            if _may_act(agent):
+                self._accepted[identity] = agent.metadata.creation_timestamp or self._clock()
+            if is_true(agent.status.conditions, AGENT_CONNECTED):
+                await self.disconnected(identity, "CoordinatorRestarted")
+
+    def accepted(self) -> tuple[AgentId, ...]:
+        """Accepted agents, the oldest first."""
+        return tuple(sorted(self._accepted, key=lambda agent: (self._accepted[agent], str(agent))))
+
+    def check_accepted(self, agent: AgentId) -> None:
+        """Raises: PermissionRefused: no operator accepted it."""
+        if agent not in self._accepted:
+            raise PermissionRefused(
+                f"no operator accepted {agent}",
+                code="NOT_ACCEPTED",
+                remedy="ask the operator to 'foedus agent accept' it",
+            )
+
+    async def knocked(self, agent: AgentId, certificate_not_after: datetime) -> None:
+        """Record the attempt of an agent that nobody accepted yet (rule 1). Raises ResourceExhausted: too many wait."""
+        waiting = [a for a in await self._all() if a.spec.nation == agent.nation and not _may_act(a)]
+        name = agent_resource_name(agent)
+        if any(known.name == name for known in waiting):
+            return
+        if len(waiting) >= MAX_WAITING_PER_NATION:
+            raise ResourceExhausted(f"{MAX_WAITING_PER_NATION} agents of {agent.nation} wait to be accepted already")
+        status = NodeAgentStatus(certificate_not_after=certificate_not_after)
+        fresh = new_resource(NODE_AGENT, name, NodeAgentSpec(str(agent), agent.nation), status=status)
+        waits = Condition(AGENT_ACCEPTED, ConditionStatus.FALSE, "AwaitingOperator", "an operator has to accept it")
+        try:
+            await self._store.resources.create(with_condition(fresh, waits, self._clock()))
+        except ConflictError:
+            return  # it knocked twice at once
+
+    async def accept(self, agent_text: str, by: str) -> NodeAgent:
+        """Let an agent in, named by its SPIFFE id or its resource's name. Idempotent.
+
+        Raises: NotFound: it never tried to connect. IdentityRefused: it is revoked.
+        """
+        agent = self._named(agent_text)
+        self._trust.check_standing(agent)
+        accepted = Condition(AGENT_ACCEPTED, ConditionStatus.TRUE, "AcceptedByOperator", by)
+        # Past the check above, an old revocation was of a CA that a later charter replaced.
+        standing = Condition(AGENT_REVOKED, ConditionStatus.FALSE, "InGoodStanding")
+        try:
+            changed = await self._condition(agent, accepted, standing)
+        except NotFound:
+            raise NotFound(
+                f"{agent} has not tried to connect", remedy="run 'foedus-agent join' in the nation first"
+            ) from None
+        self._accepted.setdefault(agent, changed.metadata.creation_timestamp or self._clock())
+        return changed
+
+    async def revoke(self, subject: str, *, reason: str, by: str) -> tuple[NodeAgent, ...]:
+        """Revoke an id or a nation's CA; the NodeAgents that are out by it. The streams are cut by `Trust.changed`."""
+        kind = await self._trust.revoke(subject, reason=reason, by=by)
+        out = []
+        for agent in await self._all():
+            identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
+            if str(identity) == subject or (kind is RevocationKind.CA and self._is_out(identity)):
+                self._accepted.pop(identity, None)
+                revoked = Condition(AGENT_REVOKED, ConditionStatus.TRUE, "Revoked", reason[:1024])
+                out.append(await self._condition(identity, revoked))
+        return tuple(out)
+
+    async def connected(
+        self, agent: AgentId, version: str, certificate_not_after: datetime, highest: DirectiveNumber | None
+    ) -> None:
+        """Note a live stream and what its hello said."""
+
+        def change(known: NodeAgent) -> NodeAgent:
+            status = replace(known.status, certificate_not_after=certificate_not_after, highest_number=highest)
+            return replace(known, status=status)
+
+        known = await self._store.resources.get(NODE_AGENT, agent_resource_name(agent))
+        if known.spec.version != version:
+            await self._store.resources.update(replace(known, spec=replace(known.spec, version=version)))
+        await self._change(agent, change, Condition(AGENT_CONNECTED, ConditionStatus.TRUE, "StreamOpen"))
+
+    async def disconnected(self, agent: AgentId, reason: str) -> None:
+        """`reason` is CamelCase. The status stays as it was last seen."""
+        await self._condition(agent, Condition(AGENT_CONNECTED, ConditionStatus.FALSE, reason))
+
+    async def reported(self, agent: AgentId, report: AgentStatus) -> None:
+        """Take over what lasts of a status: what it serves, the brake, the policy in force."""
+
+        def change(known: NodeAgent) -> NodeAgent:
+            return replace(known, status=replace(known.status, serving_digest=report.serving_digest))
+
+        serving = ConditionStatus.TRUE if report.serving_digest else ConditionStatus.FALSE
+        braked = ConditionStatus.TRUE if report.brake_on else ConditionStatus.FALSE
+        await self._change(
+            agent,
+            change,
+            Condition(AGENT_SERVING, serving, "Observed" if report.serving_digest else "NothingServed"),
+            Condition(AGENT_BRAKED, braked, "BrakeOn" if report.brake_on else "BrakeOff"),
+        )
+
+    async def mark_directed(self, reason: str, message: str, *, is_directed: bool) -> None:
+        """Say on every agent whether this coordinator directs it."""
+        status = ConditionStatus.TRUE if is_directed else ConditionStatus.FALSE
+        for agent in await self._all():
+            identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
+            await self._condition(identity, Condition(AGENT_DIRECTED, status, reason, message[:1024]))
+
+    async def project_charter(self, charter: Charter) -> None:
+        """Make the Nation resources those of the charter; a nation that left stays, no longer Ready."""
+        for code in charter.nations:
+            memberships = tuple(sorted(body.code for body in charter.bodies.values() if code in body.members))
+            await self._put_nation(NationSpec(code, memberships))
+        for nation in (await self._store.resources.list(NATION)).items:
+            is_party = nation.spec.code in charter.nations
+            status = ConditionStatus.TRUE if is_party else ConditionStatus.FALSE
+            ready = Condition(NATION_READY, status, "InCharter" if is_party else "NotInCharter")
+            marked = with_condition(nation, ready, self._clock())
+            await self._store.resources.update_status(marked)
+
+    async def _put_nation(self, spec: NationSpec) -> None:
+        try:
+            known = await self._store.resources.get(NATION, spec.code.lower())
+        except NotFound:
+            await self._store.resources.create(new_resource(NATION, spec.code.lower(), spec, status=NationStatus()))
+            return
+        wanted = replace(known.spec, memberships=spec.memberships)
+        if wanted != known.spec:
+            await self._store.resources.update(replace(known, spec=wanted))
+
+    async def _condition(self, agent: AgentId, *conditions: Condition) -> NodeAgent:
+        return await self._change(agent, lambda known: known, *conditions)
+
+    async def _change(
+        self, agent: AgentId, change: Callable[[NodeAgent], NodeAgent], *conditions: Condition
+    ) -> NodeAgent:
+        """Change an agent's status, again from what is stored where somebody moved first."""
+        for _ in range(_ATTEMPTS):
+            changed = change(await self._store.resources.get(NODE_AGENT, agent_resource_name(agent)))
+            for condition in conditions:
+                changed = with_condition(changed, condition, self._clock())
+            try:
+                return await self._store.resources.update_status(changed)
+            except ConflictError:
+                continue
+        raise ConflictError(f"the status of {agent} keeps changing")
+
+    async def _all(self) -> list[NodeAgent]:
+        found: list[NodeAgent] = []
+        after = ""
+        while True:
+            page = await self._store.resources.list(NODE_AGENT, after=after)
+            found += page.items
+            if not (after := page.next_after):
+                return found
+
+    def _named(self, text: str) -> AgentId:
+        domain = self._trust.charter.domain
+        if text.startswith("spiffe://"):
+            identity = names.spiffe_id(text, domain)
+            if identity.role is not SpiffeRole.AGENT:
+                raise InvalidInput(f"{identity} is not an agent")
+            return identity
+        nation, _, name = text.partition("-")
+        return names.agent_id(names.nation_code(nation.upper()), domain, name)
+
+    def _is_out(self, agent: AgentId) -> bool:
+        try:
+            self._trust.check_standing(agent)
+        except IdentityRefused:
+            return True
+        return False
+
+
+def _may_act(agent: NodeAgent) -> bool:
+    conditions = agent.status.conditions
+    return is_true(conditions, AGENT_ACCEPTED) and not is_true(conditions, AGENT_REVOKED)

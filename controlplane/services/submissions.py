@@ -1,0 +1,122 @@
+"""What a nation hands in for the record: who may say what, checked before a byte of it is recorded.
+
+Rules:
+1. the statement is of a kind in the table below, signed by a key that the nation of the *certificate* delegated for
+   that kind; what a message or a predicate says about its sender is compared, never believed;
+2. a receipt, a tally and a decision are of the very agent that sends them;
+3. a statement that is recorded already is answered with its index, without a second entry.
+
+What follows from a statement (a Consent, a Dataset, a revocation) is done by the services that listen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from controlplane.services.ports import Clock
+from controlplane.services.record import StatementRecord
+from controlplane.services.trust import Trust
+from treaty import statement
+from treaty.consent import verify_consent
+from treaty.delegation import Delegation, Power, verify_by_power
+from treaty.errors import IdentityRefused, LimitExceeded, PermissionRefused
+from treaty.log import MAX_STATEMENT_BYTES
+from treaty.names import AgentId, Digest, digest_of
+from treaty.receipt import verify_receipt, verify_tally
+from treaty.statement import StatementKind
+
+Check = Callable[[bytes, AgentId, list[Delegation], datetime], Digest]
+"""Verify an envelope of one kind for an agent; the statement's digest."""
+
+
+class Submissions:
+    """Verify and record."""
+
+    def __init__(self, trust: Trust, record: StatementRecord, clock: Clock) -> None:
+        self._trust = trust
+        self._record = record
+        self._clock = clock
+
+    async def submit(self, agent: AgentId, envelope: bytes) -> tuple[Digest, int]:
+        """Record a statement of the agent's nation; its digest and index.
+
+        Raises: PermissionRefused: a kind that no agent hands in. TrustError, InvalidInput as the kind's check says.
+        """
+        if len(envelope) > MAX_STATEMENT_BYTES:
+            raise LimitExceeded(f"a statement has at most {MAX_STATEMENT_BYTES} bytes")
+        kind = statement.unverified(envelope).kind
+        check = CHECKS.get(kind)
+        if check is None:
+            raise PermissionRefused(f"an agent does not hand in a {kind}", code="KIND_NOT_ALLOWED")
+        if kind is StatementKind.DELEGATION:
+            self._trust.learn_delegation(envelope, nation=agent.nation)
+        own = list(self._trust.delegations(agent.nation))
+        digest = check(envelope, agent, own, self._clock())
+        return digest, await self._record.append(envelope)
+
+
+def _consent(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    verified = verify_consent(envelope, own, now)
+    _require_nation(verified.consent.nation, agent)
+    return verified.digest
+
+
+def _receipt(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    receipt, verified = verify_receipt(envelope, own, now)
+    _require_nation(receipt.nation, agent)
+    _require_agent(receipt.agent, agent)
+    return verified.digest
+
+
+def _tally(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    tally, verified = verify_tally(envelope, own, now)
+    _require_nation(tally.nation, agent)
+    _require_agent(tally.agent, agent)
+    return verified.digest
+
+
+def _by_agent(kind: StatementKind) -> Check:
+    def check(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+        its = [delegation for delegation in own if delegation.agent == agent.name]
+        verified, _ = verify_by_power(envelope, kind, its, nation=agent.nation, powers=[Power.RECEIPT], now=now)
+        return verified.digest
+
+    return check
+
+
+def _revocation(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    verified, _ = verify_by_power(
+        envelope, StatementKind.REVOCATION, own, nation=agent.nation, powers=[Power.REVOKE], now=now
+    )
+    return verified.digest
+
+
+def _delegation(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    del agent, own, now  # the root's signature was checked when it was learned
+    return digest_of(statement.unverified(envelope).payload())
+
+
+def _require_nation(claimed: str, agent: AgentId) -> None:
+    if claimed != agent.nation:
+        raise IdentityRefused(f"{agent} handed in a statement of {claimed}", code="FOREIGN_NATION")
+
+
+def _require_agent(claimed: str, agent: AgentId) -> None:
+    if claimed != agent.name:
+        raise IdentityRefused(f"{agent} handed in a statement of another agent", code="FOREIGN_AGENT")
+
+
+CHECKS: Final[Mapping[StatementKind, Check]] = MappingProxyType(
+    {
+        StatementKind.CONSENT: _consent,
+        StatementKind.RECEIPT: _receipt,
+        StatementKind.TALLY: _tally,
+        StatementKind.DATASET: _by_agent(StatementKind.DATASET),
+        StatementKind.DECISION: _by_agent(StatementKind.DECISION),
+        StatementKind.REVOCATION: _revocation,
+        StatementKind.DELEGATION: _delegation,
+    }
+)
