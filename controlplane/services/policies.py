@@ -37,7 +37,6 @@ from treaty.resources.models import (
     SignedBy,
 )
 from treaty.statement import claimed_signers
-from treaty.wire.certificates import ca_digest
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +72,8 @@ class Policies:
         """Give the engine what the charter says. Call it when the charter changed."""
         charter = self._trust.charter
         nations = {
-            code: ([self._trust.ca_digest(code)], f"{code.lower()}.{charter.domain}") for code in charter.nations
+            code: ([ca_digest(nation.ca_pem)], f"{code.lower()}.{charter.domain}")
+            for code, nation in charter.nations.items()
         }
         await self._decider.set_registers(Registers(charter=charter_registers(nations)))
 
