@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from node_agent.training.pairs import Languages, Pair, prompt_and_answer
+from treaty.adapter import AdapterShape
 from treaty.errors import InvalidInput, PreconditionFailed
 from treaty.recipe import Evaluation, LoraSft, Precision
 
@@ -96,12 +97,12 @@ def load_base(model_dir: Path, precision: Precision) -> tuple[torch.nn.Module, T
     return model, tokenizer
 
 
-def attach(base: torch.nn.Module, recipe: LoraSft) -> torch.nn.Module:
-    """Put an untrained adapter, in float32, on the recipe's targets. The base is frozen and kept."""
+def attach(base: torch.nn.Module, shape: AdapterShape) -> torch.nn.Module:
+    """Put an untrained adapter, in float32, on the targets. The base is frozen and kept."""
     config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        target_modules=list(recipe.targets),
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        target_modules=list(shape.targets),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -201,6 +202,28 @@ def evaluate(model: torch.nn.Module, examples: Sequence[Example]) -> Loss:
             total, tokens = _negative_log_likelihood(model, ordered[start : start + EVALUATION_BATCH])
             losses.append(Loss(float(total), tokens))
     return _sum(losses)
+
+
+def generate(model: torch.nn.Module, tokenizer: Tokenizer, prompt: str, count: int) -> list[int]:
+    """The next tokens after `prompt`, greedily, until the end of the text or `count`.
+
+    Raises: PreconditionFailed (VALUES_NOT_FINITE): the model computes nonsense.
+    """
+    start = list(tokenizer(prompt)["input_ids"])
+    ids = torch.tensor([start])
+    new: list[int] = []
+    past: object = None
+    with torch.inference_mode():
+        while len(new) < count:
+            output = model(input_ids=ids, past_key_values=past, use_cache=True)
+            scores = output.logits[0, -1].float()
+            if not bool(torch.isfinite(scores).all()):
+                raise PreconditionFailed("the model's scores are not finite", code="VALUES_NOT_FINITE")
+            new.append(int(scores.argmax()))
+            if new[-1] == tokenizer.eos_token_id:
+                break
+            ids, past = torch.tensor([new[-1:]]), output.past_key_values
+    return new
 
 
 def _sum(losses: Iterable[Loss]) -> Loss:

@@ -110,7 +110,7 @@ class ConfinedChild:
             await self.stop()
             raise ChildBreach("the child's frame is malformed or beyond its limits", code=err.code) from err
         except asyncio.CancelledError:
-            self.kill()
+            await asyncio.shield(self.stop())
             raise
         if reply.type == "error":
             await self._raise_error(reply)
@@ -166,7 +166,7 @@ async def start(spec: ChildSpec) -> ConfinedChild:
         reply = await child.exchange(_order(spec), expect="confined", timeout_seconds=START_SECONDS)
         child.report = _believed(reply, spec.confinement.mode, is_wrapped=len(wrapped) != len(command))
     except BaseException:
-        child.kill()
+        await asyncio.shield(child.stop())
         raise
     return child
 

@@ -17,10 +17,11 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from node_agent.training.frames import Frame, PipeEnd
 from node_agent.training.pairs import Languages, Pair, Split, read_pairs, split
+from treaty.adapter import AdapterShape
 from treaty.errors import FoedusError, InvalidInput, PreconditionFailed
 from treaty.fields import Fields
 from treaty.recipe import METRICS, LoraSft, Precision, parse_recipe
@@ -117,11 +118,11 @@ class Trainer:
         if self.base is None:
             raise PreconditionFailed("no base is loaded", code="MODEL_UNUSABLE")
         last = self.recipe
-        shape = (recipe.rank, recipe.alpha, recipe.targets)
-        if self.model is None or last is None or shape != (last.rank, last.alpha, last.targets):
+        shape = AdapterShape.of(recipe)
+        if self.model is None or last is None or shape != AdapterShape.of(last):
             if self.model is not None:
                 self.base = lora_sft.detach(self.model)
-            self.model = lora_sft.attach(self.base, recipe)
+            self.model = lora_sft.attach(self.base, shape)
         self.recipe = recipe
         return self.model
 
@@ -145,11 +146,17 @@ def _rounded(task: str, metrics: dict[str, int]) -> JsonObject:
     return {name: METRICS[task][name].rounded(value) for name, value in metrics.items()}
 
 
-def serve(pipe: PipeEnd, trainer: Trainer) -> None:
+class Answering(Protocol):
+    """Something that carries out frames: a trainer, a server."""
+
+    def answer(self, frame: Frame) -> Frame: ...
+
+
+def serve(pipe: PipeEnd, program: Answering) -> None:
     """Answer until the pipe closes; a failure is a code, and the next frame is still answered."""
     while (frame := pipe.receive()) is not None:
         try:
-            answer = trainer.answer(frame)
+            answer = program.answer(frame)
         except FoedusError as err:
             answer = _failure(err.code)
         except MemoryError:
