@@ -122,7 +122,7 @@ def test_a_statement_that_was_not_recorded_is_refused() -> None:
 
 
 def test_an_entry_keeps_to_its_bounds() -> None:
-    with pytest.raises(LimitExceeded, match="at most 1048576 bytes"):
+    with pytest.raises(LimitExceeded, match="at most 16777216 bytes"):
         new_entry(bytes(MAX_STATEMENT_BYTES + 1))
     with pytest.raises(InvalidInput, match="an empty statement says nothing"):
         new_entry(b"")

@@ -23,8 +23,8 @@ from treaty.errors import InvalidInput, LimitExceeded, TrustError
 from treaty.log.hashing import HASH_BYTES, leaf_hash
 
 SALT_BYTES = 32
-MAX_STATEMENT_BYTES = 1024 * 1024
-"""A signed statement is kilobytes; a plan or a list of transfers may be hundreds of them."""
+MAX_STATEMENT_BYTES = 16 * 1024 * 1024
+"""As large as an envelope may be (`treaty.statement`): most are kilobytes, a large model's manifest is megabytes."""
 
 
 def leaf_data(salt: bytes, statement: bytes) -> bytes:
