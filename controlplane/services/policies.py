@@ -37,6 +37,7 @@ from treaty.resources.models import (
     SignedBy,
 )
 from treaty.statement import claimed_signers
+from treaty.wire.certificates import ca_digest
 
 log = structlog.get_logger(__name__)
 
