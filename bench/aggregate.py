@@ -133,8 +133,9 @@ def _foedus(folder: Path, paths: list[Path]) -> float:
 
 def _flower(folder: Path, paths: list[Path]) -> float:
     from controlplane.federation import compat
+    from treaty.names import RunId
 
-    compat.adopt_identity(1)
+    compat.adopt_identity(RunId("bench"))
     shape = json.loads((folder / "spec.json").read_text())
     tensors = _spec(shape["updates"], shape["megabytes"]).tensors
     replies = []

@@ -7,6 +7,7 @@ before the first message. Nothing else in this repository imports `flwr`.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 
@@ -35,6 +36,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from treaty.errors import PreconditionFailed
+from treaty.names import RunId
 
 __all__ = [
     "FLOWER_STRATEGIES",
@@ -51,6 +53,7 @@ __all__ = [
     "Run",
     "Strategy",
     "adopt_identity",
+    "require_identity",
 ]
 
 FLOWER_STRATEGIES: dict[str, type[Strategy]] = {
@@ -77,14 +80,27 @@ COORDINATOR_NODE = 1
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
-def adopt_identity(run_number: int) -> None:
-    """Make this process the worker of run `run_number` in Flower's eyes. Idempotent for the same run.
+def adopt_identity(run_id: RunId) -> None:
+    """Make this process the worker of run `run_id` in Flower's eyes. Idempotent for the same run.
 
     Raises: PreconditionFailed: the process already works for another run.
     """
-    adopted = TaskIdentity.__dict__.get("_run_id")
-    if adopted is not None and adopted != run_number:
+    # Flower numbers runs: 63 bits of the name's hash, so that a restarted worker has the same number.
+    number = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big") >> 1
+    if _adopted_number() not in (None, number):
         raise PreconditionFailed("this process is the worker of another run", remedy="start one worker process per run")
-    TaskIdentity.run_id = run_number
-    TaskIdentity.task_id = run_number
+    TaskIdentity.run_id = number
+    TaskIdentity.task_id = number
     TaskIdentity.node_id = COORDINATOR_NODE
+
+
+def require_identity() -> None:
+    """Check that this process is some run's worker. Raises PreconditionFailed."""
+    if _adopted_number() is None:
+        raise PreconditionFailed("this process is no run's worker", remedy="call adopt_identity first")
+
+
+def _adopted_number() -> int | None:
+    # The property raises where nothing was set; the attribute behind it does not.
+    number: int | None = vars(TaskIdentity)["_run_id"]
+    return number

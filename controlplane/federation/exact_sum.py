@@ -82,17 +82,17 @@ def load_sum(path: Path, digest: Digest) -> ExactSum:
         Corrupt: it is not the one recorded.
     """
     try:
-        hasher = hashlib.sha256()
         with path.open("rb") as file:
-            while piece := file.read(_BLOCK_BYTES):
-                hasher.update(piece)
+            found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            header = file.read(min(int.from_bytes(file.read(LENGTH_BYTES), "little"), 2 * MAX_HEADER_BYTES))
     except FileNotFoundError:
         raise NotFound(f"no sum {path.name}") from None
     except OSError as err:
         raise Corrupt(f"the sum {path.name} cannot be read") from err
-    if "sha256:" + hasher.hexdigest() != digest:
+    if found != digest:
         raise Corrupt(f"the sum {path.name} is not the one recorded", remedy="aggregate the round's updates again")
-    layout, contributions = _parse(_header_bytes(path))
+    layout, contributions = _parse(header)
     return ExactSum(path, layout, contributions, digest)
 
 
@@ -103,9 +103,12 @@ def mean_delta(exact: ExactSum) -> dict[str, NDArray[np.float32]]:
     """
     flat = np.empty(exact.layout.values, np.float32)
     offset = 0
-    for block in _values(exact):
-        flat[offset : offset + block.size] = block.astype(np.float64) / exact.total_weight * exact.layout.step
-        offset += block.size
+    try:
+        for block in _values(exact):
+            flat[offset : offset + block.size] = block.astype(np.float64) / exact.total_weight * exact.layout.step
+            offset += block.size
+    except OSError as err:
+        raise Corrupt(f"the sum {exact.path.name} cannot be read") from err
     if offset != flat.size:
         raise Corrupt(f"the sum {exact.path.name} is not as long as its tensors")
     return split(flat, exact.tensors)
@@ -136,12 +139,6 @@ def _values(exact: ExactSum) -> Iterator[NDArray[np.int64]]:
             values = np.frombuffer(block, _SUM_DTYPE)
             left -= values.size
             yield values
-
-
-def _header_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        return file.read(min(length, 2 * MAX_HEADER_BYTES))
 
 
 def _parse(data: bytes) -> tuple[Layout, tuple[Contribution, ...]]:

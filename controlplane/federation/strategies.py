@@ -28,6 +28,7 @@ from controlplane.federation.compat import (
     ConfigRecord,
     InconsistentMessageReplies,
     Strategy,
+    require_identity,
 )
 from controlplane.federation.exact_sum import ExactSum, apply, mean_delta
 from controlplane.federation.grid import WEIGHT_KEY, Exchange, Reply, TreatyGrid
@@ -155,6 +156,7 @@ def evaluate_round(
 
 def _restored(spec: StrategySpec, state: StrategyState, tensors: Sequence[TensorSpec]) -> Strategy:
     """A fresh strategy that goes on from `state`."""
+    require_identity()
     # One is enough for Flower: quorum is the plan's, and with fewer nodes than its minimum it would wait forever.
     strategy = FLOWER_STRATEGIES[spec.name](
         fraction_train=1.0,

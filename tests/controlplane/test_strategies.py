@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from controlplane.federation.strategy_spec import StrategyName, strategy_spec
 from controlplane.federation.strategy_state import load_state, save_state
 from tests.controlplane.test_aggregate import NATIONS, SPEC, a_delta, five
 from treaty.errors import Corrupt, InvalidInput, NotFound, PreconditionFailed
-from treaty.names import Digest
+from treaty.names import Digest, RunId
 
 Arrays = dict[str, NDArray[np.float32]]
 MEAN = [StrategyName(name) for name in ("FedAvg", "FedProx", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")]
@@ -35,7 +37,7 @@ NONE = StrategyState()
 
 @pytest.fixture(autouse=True, scope="module")
 def identity() -> None:
-    compat.adopt_identity(7)
+    compat.adopt_identity(SPEC.run_id)
 
 
 def a_base(scale: float = 1.0) -> Arrays:
@@ -284,9 +286,38 @@ def test_a_pickle_in_place_of_the_state_is_never_loaded(tmp_path: Path) -> None:
 
 
 def test_a_worker_serves_one_run_only() -> None:
-    compat.adopt_identity(7)
+    compat.adopt_identity(SPEC.run_id)
     with pytest.raises(PreconditionFailed, match="worker of another run"):
-        compat.adopt_identity(8)
+        compat.adopt_identity(RunId("another"))
+
+
+def test_a_process_that_is_no_runs_worker_steps_nothing_and_tells_nobody() -> None:
+    program = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import numpy
+from controlplane.federation.strategies import StrategyState, evaluate_round
+from controlplane.federation.strategy_spec import strategy_spec
+from treaty.errors import PreconditionFailed
+assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
+assert "torch" not in sys.modules
+base = {"a": numpy.zeros(1, numpy.float32)}
+try:
+    evaluate_round(strategy_spec("FedAvg", {}), round_number=1, base=base, cohort=["FR"], exchange=lambda _: [])
+except PreconditionFailed as err:
+    print(err)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "this process is no run's worker; call adopt_identity first\n"
+    assert done.stderr == ""
+
+
+def test_planning_and_summing_need_no_flower() -> None:
+    program = (
+        "import sys, controlplane.federation.aggregate, controlplane.federation.strategy_spec, treaty.update;"
+        "assert 'flwr' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_grid_exchanges_whole_rounds_only() -> None:

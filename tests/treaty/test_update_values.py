@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tests.treaty.test_update import a_spec
 from treaty.errors import InvalidInput
 from treaty.names import PartyCode
-from treaty.update import UpdateHeader, UpdateSpec, parse_header, validate_header
+from treaty.update import UpdateHeader, UpdateSpec, open_bits_per_round, parse_header, validate_header
+from treaty.update_layout import TensorSpec
 from treaty.update_values import (
     UpdateVerifier,
     build_header,
@@ -213,3 +214,25 @@ def test_the_wire_is_little_endian_int32_in_the_plans_order() -> None:
     header, chunks = sent(dict(reversed(delta.items())))
     assert chunks[1][:4] == b"\x03\x00\x00\x00"
     assert header.chunks[1] == "sha256:" + hashlib.sha256(chunks[1]).hexdigest()
+
+
+def test_the_open_channel_in_use_a_sentence_in_the_low_bits_passes_every_check() -> None:
+    """The one channel that stays: what `open_bits_per_round` states, nothing here closes it, only noise narrows it."""
+    spec = a_spec(tensors=(TensorSpec("layer.0.lora_A.weight", (64, 8)),))
+    sentence = b"Das Kind wurde am 3. Mai in Lyon geboren."
+    bits = np.unpackbits(np.frombuffer(sentence, np.uint8))
+    honest = np.random.default_rng(3).standard_normal((64, 8)).astype(np.float32) * np.float32(0.01)
+    delta = honest.reshape(-1).copy()
+    words = np.trunc(delta.astype(np.float64) / spec.step).astype(np.int64)
+    # Bit 10 of a value: far below what training notices, far above what float32 rounds away.
+    marked = words[: bits.size] & ~np.int64(0x7FF) | (bits.astype(np.int64) << 10) | 0x200
+    delta[: bits.size] = (marked * spec.step).astype(np.float32)
+    header, chunks = sent({spec.tensors[0].name: delta.reshape(64, 8)}, spec)
+
+    validate_header(parse_header(header.encoded), spec)
+    verifier = UpdateVerifier(header, spec)
+    stream = np.concatenate([verifier.accept(index, data) for index, data in enumerate(chunks)])
+    verifier.finish()
+    assert np.packbits((stream[: bits.size] >> 10) & 1).tobytes() == sentence
+    assert np.abs(delta - honest.reshape(-1)).max() < 1e-5
+    assert open_bits_per_round(spec) >= bits.size
