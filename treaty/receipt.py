@@ -20,9 +20,10 @@ from treaty.delegation import Delegation, Power, verify_by_power
 from treaty.errors import InvalidInput
 from treaty.fields import Fields, timestamp_text
 from treaty.keys import SigningKey
-from treaty.names import Digest, PartyCode
+from treaty.names import Digest, PartyCode, digest_of
 from treaty.statement import Statement, StatementKind, Verified
-from treaty.strict_json import JsonObject, JsonValue
+from treaty.strict_json import JsonObject, JsonValue, canonical
+from treaty.update_layout import TensorSpec
 
 MAX_CLASSES = 64
 
@@ -36,7 +37,11 @@ class Crossing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """`digest` is the update's header digest, or the digest of the canonical evaluation result."""
+    """`digest` is the update's header digest, or the digest of an evaluation's canonical metrics.
+
+    `shape_digest` covers tensors and metrics (`shape_digest` below); `size_bytes` is what left: header and values of an
+    update with its metrics, or the metrics alone.
+    """
 
     nation: PartyCode
     agent: str
@@ -101,6 +106,11 @@ class Tally:
             "classes": classes,
         }
         return statement.document(StatementKind.TALLY, f"{self.nation}/{self.agent}/{self.sequence}", predicate)
+
+
+def shape_digest(tensors: Iterable[TensorSpec], metrics: Mapping[str, int]) -> Digest:
+    """What a receipt says of a transfer's shape: tensors in order, and every metric that travels with them."""
+    return digest_of(canonical({"tensors": [tensor.to_json() for tensor in tensors], "metrics": dict(metrics)}))
 
 
 def sign_receipt(receipt: Receipt, key: SigningKey) -> bytes:
