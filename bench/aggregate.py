@@ -71,22 +71,23 @@ def _spec(updates: int, megabytes: int):  # type: ignore[no-untyped-def]
 
 
 def _prepare(folder: Path, updates: int, megabytes: int) -> None:
-    from controlplane.federation.spool_writer import SpoolWriter
+    from controlplane.artifacts.spool import UpdateKey, UpdateSpool
     from treaty.names import PartyCode
     from treaty.update_values import build_header, chunk_bytes, clip, quantise
 
     spec = _spec(updates, megabytes)
     (folder / "spec.json").write_text(json.dumps({"updates": updates, "megabytes": megabytes}))
+    spool = UpdateSpool(folder)
     random = np.random.default_rng(1)
     for number in range(updates):
         delta = {t.name: random.standard_normal(t.shape, np.float32) for t in spec.tensors}
         chunks = quantise(clip(delta, spec.clip_norm_micro), spec)
         nation = PartyCode("A" + chr(ord("A") + number))
         header = build_header(chunks, spec, nation=nation, examples=100 + number)
-        with SpoolWriter(folder / f"{number:02}.update", header.encoded, spec, nation=nation) as spool:
-            for index, chunk in enumerate(chunks):
-                spool.write_chunk(index, chunk_bytes(chunk))
-            spool.commit()
+        with spool.begin(UpdateKey(spec.run_id, 1, nation), header.encoded) as writer:
+            for chunk in chunks:
+                writer.append(chunk_bytes(chunk))
+            writer.commit()
 
 
 def _run(contender: str, folder: str) -> dict[str, float]:
@@ -95,7 +96,7 @@ def _run(contender: str, folder: str) -> dict[str, float]:
 
 
 def _measure(contender: str, folder: Path) -> dict[str, float]:
-    paths = sorted(folder.glob("*.update"))
+    paths = sorted(folder.rglob("*.update"))
     seconds = {"floor": _floor, "foedus": _foedus, "flower": _flower}[contender](folder, paths)
     return {"seconds": seconds, "peak_bytes": _peak_bytes()}
 

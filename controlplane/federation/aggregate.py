@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 
 from controlplane.federation.exact_sum import Contribution, ExactSum, sum_header
 from controlplane.federation.spool_reader import LENGTH_BYTES, SpoolReader
-from controlplane.federation.spool_writer import PARTIAL_SUFFIX, fsync_directory, translated
+from treaty.durable import PARTIAL_SUFFIX, disk_errors, sync_directory, write_all
 from treaty.errors import InvalidInput, PreconditionFailed
 from treaty.names import Digest
 from treaty.update import UpdateSpec, validate_header
 from treaty.update_layout import BYTES_PER_VALUE
 
 _INT64_LIMIT = 1 << 63
+_WRITING = "writing a sum"
 _READERS = min(4, os.cpu_count() or 1)
 # One chunk being added, one finished and waiting, one in each reader's hands.
 _BUFFERS = _READERS + 2
@@ -159,38 +160,31 @@ class _SumFile:
 
     def __init__(self, path: Path, expected_bytes: int) -> None:
         self._path = path
+        # One worker sums a round, so the name is fixed and what a crash left is overwritten.
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        self._is_committed = False
-        try:
+        with disk_errors(_WRITING):
             self._file = self._partial.open("wb", buffering=0)
-        except OSError as err:
-            raise translated(err, "write a sum") from err
         try:
-            os.posix_fallocate(self._file.fileno(), 0, LENGTH_BYTES + expected_bytes)
-        except OSError as err:
+            with disk_errors(_WRITING):
+                # Writing into a file of its final size costs a fraction of growing one.
+                os.posix_fallocate(self._file.fileno(), 0, LENGTH_BYTES + expected_bytes)
+        except BaseException:
             self.__exit__()
-            raise translated(err, "write a sum") from err
+            raise
 
     def __enter__(self) -> _SumFile:
         return self
 
     def __exit__(self, *_reason: object) -> None:
         self._file.close()
-        if not self._is_committed:
-            self._partial.unlink(missing_ok=True)
+        self._partial.unlink(missing_ok=True)
 
     def write(self, piece: memoryview) -> None:
-        try:
-            while piece:
-                piece = piece[self._file.write(piece) :]
-        except OSError as err:
-            raise translated(err, "write a sum") from err
+        with disk_errors(_WRITING):
+            write_all(self._file.fileno(), piece)
 
     def commit(self) -> None:
-        try:
+        with disk_errors(_WRITING):
             os.fsync(self._file.fileno())
-            self._partial.rename(self._path)
-            fsync_directory(self._path.parent)
-        except OSError as err:
-            raise translated(err, "write a sum") from err
-        self._is_committed = True
+            self._partial.replace(self._path)
+            sync_directory(self._path.parent)

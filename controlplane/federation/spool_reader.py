@@ -5,8 +5,8 @@
     chunks    raw, back to back
 
 Reading verifies the file's size against the header before anything is allocated, and each chunk against its digest
-and the bound on its values. What the plan allows is checked by whoever has the plan. The store that holds these files
-is reached by no pull.
+and the bound on its values. What the plan allows is checked by whoever has the plan. `controlplane.artifacts.spool`
+writes these files.
 """
 
 from __future__ import annotations

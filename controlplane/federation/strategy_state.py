@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.federation.spool_writer import PARTIAL_SUFFIX, fsync_directory, translated
 from controlplane.federation.strategies import StrategyState
+from treaty.durable import PARTIAL_SUFFIX, disk_errors, sync_directory
 from treaty.errors import Corrupt, NotFound
 from treaty.names import Digest
 
@@ -30,16 +30,16 @@ def save_state(state: StrategyState, path: Path) -> Digest:
     }
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **members)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = _digest(partial)
-        partial.rename(path)
-        fsync_directory(path.parent)
-    except OSError as err:
+        with disk_errors("saving a strategy's state"):
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **members)
+                file.flush()
+                os.fsync(file.fileno())
+            digest = _digest(partial)
+            partial.replace(path)
+            sync_directory(path.parent)
+    finally:
         partial.unlink(missing_ok=True)
-        raise translated(err, "save a strategy's state") from err
     return digest
 
 
