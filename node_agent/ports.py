@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadTreatyPolicy, Question, Round
 from treaty.charter import Charter
@@ -28,6 +28,9 @@ from treaty.keys import SigningKey
 from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, RunId
 from treaty.receipt import Receipt
 from treaty.strict_json import JsonObject
+
+if TYPE_CHECKING:
+    from node_agent.fetch import FetchCall
 
 # --- what workers report ------------------------------------------------------------------------------------------
 
@@ -238,8 +241,11 @@ class Border(Protocol):
         """
         ...
 
-    def fetch(self, manifest_digest: Digest, chunk_digests: Sequence[Digest]) -> AsyncIterator[bytes]:
-        """Raw frames of the chunks asked for, in order (Artifacts.Fetch). At most 64 chunks a call."""
+    def fetch_calls(self) -> Sequence[FetchCall]:
+        """Artifacts.Fetch, once for each connection of bulk bytes; what `node_agent.fetch.GrpcChunkSource` takes.
+
+        They stay good when the certificate is renewed: each call takes the connection that is current then.
+        """
         ...
 
 

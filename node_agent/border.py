@@ -1,0 +1,220 @@
+"""The only way out of the country: under which conditions something may be sent at all.
+
+Rules:
+1. what may leave, and how much of it, is the table in `node_agent.outbound`; every message passes `Customs`, which
+   counts it before it goes; connections are opened by `node_agent.connections`, for this module;
+2. an update leaves only with an allow from both policies for `egress.update`, the brake off, and a receipt that is
+   signed by this agent and on disk before the first byte; an evaluation's result likewise, under `dataset.use`;
+3. the brake cuts an update that is on its way; an update never carries more bytes than its receipt says;
+4. once the coordinator's log contradicted itself, neither leaves any more (`halt`), until a person looks;
+5. statements, results and refusals go through the outbox: written first, sent until confirmed.
+
+Codes: BRAKE_ON, NO_PERMIT, RECEIPT_MISMATCH, RECEIPT_MISSING, LOG_INCONSISTENT, BORDER_UNLISTED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from node_agent.connections import Connections, UpdateStream
+from node_agent.directives import number_message
+from node_agent.fetch import FetchCall
+from node_agent.journal import SqliteJournal
+from node_agent.ports import Brake, Nation, Permit, UpdateAccepted, UpdateOpening
+from treaty import names, statement
+from treaty.errors import FoedusError, PolicyDenied, Unavailable
+from treaty.names import Digest, DirectiveNumber, RunId, digest_of
+from treaty.receipt import Crossing, Receipt, sign_receipt
+from treaty.wire.v1 import session_pb2, transfer_pb2, types_pb2
+
+EGRESS: Final = "egress.update"
+DATASET_USE: Final = "dataset.use"
+BRAKE_ON: Final = "BRAKE_ON"
+
+
+class GrpcBorder:
+    """`ports.Border`. `outbox_grew` is set whenever the outbox has something new for the session to send."""
+
+    def __init__(self, connections: Connections, journal: SqliteJournal, nation: Nation, brake: Brake) -> None:
+        self._connections = connections
+        self._journal = journal
+        self._nation = nation
+        self._brake = brake
+        self._halted = ""
+        self._live: set[UpdateStream] = set()
+        self._confirmations = asyncio.Condition()
+        self.outbox_grew = asyncio.Event()
+
+    def halt(self, code: str) -> None:
+        """Let nothing out that needs a receipt; `code` says why. Only a new start lifts it."""
+        self._halted = code
+
+    def cut(self) -> None:
+        """The brake was pulled: end every update that is on its way."""
+        for stream in tuple(self._live):
+            stream.cut()
+
+    # what needs a receipt -----------------------------------------------------------------------------------------
+
+    async def send_update(
+        self,
+        opening: UpdateOpening,
+        receipt: Receipt,
+        permit: Permit,
+        chunks: Iterable[bytes] | AsyncIterator[bytes],
+    ) -> UpdateAccepted:
+        self._check(receipt, permit, EGRESS, digest_of(opening.header))
+        envelope, statement_digest = await asyncio.to_thread(self._journal_receipt, receipt)
+        frame = transfer_pb2.UpdateFrame(
+            opening=transfer_pb2.UpdateOpening(
+                run=opening.run,
+                round=opening.round,
+                number=number_message(opening.number),
+                header=opening.header,
+                receipt=envelope,
+                metrics=opening.metrics,
+            )
+        )
+        async with self._connections.update(opening.trace_id) as stream, self._cut_by_brake(stream):
+            answer = await self._send(stream, frame, chunks, receipt.size_bytes)
+        accepted = UpdateAccepted(names.digest(answer.update_digest), answer.log_index, answer.was_known)
+        self._journal.crossings.recorded(statement_digest, accepted.log_index)
+        return accepted
+
+    async def send_result(
+        self,
+        run: RunId,
+        round_number: int,
+        number: DirectiveNumber,
+        metrics: bytes,
+        receipt: Receipt,
+        permit: Permit,
+    ) -> int:
+        self._check(receipt, permit, DATASET_USE, digest_of(metrics))
+        envelope, statement_digest = await asyncio.to_thread(self._journal_receipt, receipt)
+        result = session_pb2.RoundResult(
+            run=run, round=round_number, number=number_message(number), metrics=metrics, receipt=envelope
+        )
+        message = session_pb2.AgentMessage(round_result=result)
+        log_index = await self._confirmed(statement_digest, f"result/{run}", message)
+        self._journal.crossings.recorded(statement_digest, log_index)
+        return log_index
+
+    def _check(self, receipt: Receipt, permit: Permit, point: str, content: Digest) -> None:
+        if self._halted:
+            raise PolicyDenied("the coordinator's log contradicted itself: nothing leaves", codes=[self._halted])
+        if self._brake.is_on:
+            raise PolicyDenied("the brake is on: nothing leaves", codes=[BRAKE_ON])
+        if permit.point != point or not permit.is_allowed:
+            raise PolicyDenied(f"no decision of {point} lets this leave", codes=["NO_PERMIT"])
+        expected = (
+            receipt.digest == content,
+            receipt.crossing is (Crossing.UPDATE if point == EGRESS else Crossing.EVALUATION),
+            (receipt.nation, receipt.agent) == (self._nation.code, self._nation.agent_id.name),
+            (receipt.decision_digest, receipt.ask_digest) == (permit.decision_digest, permit.ask_digest),
+        )
+        if not all(expected):
+            raise PolicyDenied("the receipt does not say what is about to leave", codes=["RECEIPT_MISMATCH"])
+
+    def _journal_receipt(self, receipt: Receipt) -> tuple[bytes, Digest]:
+        """Sign and keep `receipt`; on disk when this returns. The same transfer keeps the receipt that it had."""
+        known = self._journal.crossings.receipt_for(receipt.digest, receipt.crossing, receipt.run, receipt.round)
+        if known is not None:
+            return known.envelope, known.digest
+        envelope = sign_receipt(receipt, self._nation.key)
+        statement_digest = digest_of(receipt.statement().payload())
+        self._journal.crossings.write_receipt(statement_digest, receipt, envelope)
+        return envelope, statement_digest
+
+    async def _send(
+        self,
+        stream: UpdateStream,
+        opening: transfer_pb2.UpdateFrame,
+        chunks: Iterable[bytes] | AsyncIterator[bytes],
+        size_bytes: int,
+    ) -> transfer_pb2.UpdateAccepted:
+        await stream.send(opening)
+        left = size_bytes
+        async for chunk in _each(chunks):
+            left -= len(chunk)
+            if left < 0:
+                raise PolicyDenied("the update is larger than its receipt says", codes=["RECEIPT_MISMATCH"])
+            await stream.send(transfer_pb2.UpdateFrame(chunk=chunk))
+        return await stream.accepted()
+
+    @asynccontextmanager
+    async def _cut_by_brake(self, stream: UpdateStream) -> AsyncIterator[None]:
+        self._live.add(stream)
+        try:
+            yield
+        except (asyncio.CancelledError, Unavailable):
+            task = asyncio.current_task()
+            if stream.is_cut and not (task and task.cancelling()):
+                raise PolicyDenied("the brake was pulled: the update was cut", codes=[BRAKE_ON]) from None
+            raise
+        finally:
+            self._live.discard(stream)
+
+    # what goes through the outbox ---------------------------------------------------------------------------------
+
+    def refuse_round(self, run: RunId, round_number: int, number: DirectiveNumber, codes: Sequence[str]) -> None:
+        result = session_pb2.RoundResult(
+            run=run, round=round_number, number=number_message(number), refusal=refusal_message(codes)
+        )
+        told_apart_by = digest_of(f"{run}/{round_number}/{number}".encode())
+        message = session_pb2.AgentMessage(round_result=result)
+        self._journal.outbox.put(told_apart_by, refusal_subject(run), message)
+        self.outbox_grew.set()
+
+    async def submit(self, envelope: bytes) -> int:
+        statement_digest = digest_of(statement.unverified(envelope).payload())
+        message = session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=envelope))
+        return await self._confirmed(statement_digest, "record", message)
+
+    def submit_later(self, envelope: bytes) -> None:
+        """As `submit`, without waiting: the outbox sees to it."""
+        statement_digest = digest_of(statement.unverified(envelope).payload())
+        message = session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=envelope))
+        self._journal.outbox.put(statement_digest, "record", message)
+        self.outbox_grew.set()
+
+    async def _confirmed(self, digest: Digest, subject: str, message: session_pb2.AgentMessage) -> int:
+        await asyncio.to_thread(self._journal.outbox.put, digest, subject, message)
+        self.outbox_grew.set()
+        async with self._confirmations:
+            while (answer := self._journal.outbox.confirmed(digest)) is None:
+                await self._confirmations.wait()
+        if answer.refusal:
+            raise FoedusError("the coordinator did not record this statement", code=answer.refusal)
+        return answer.log_index
+
+    async def recorded(self, digest: Digest, log_index: int, refusal: str) -> None:
+        """The coordinator's word on one statement arrived."""
+        await asyncio.to_thread(self._journal.outbox.confirm, digest, log_index, refusal)
+        async with self._confirmations:
+            self._confirmations.notify_all()
+
+    def fetch_calls(self) -> Sequence[FetchCall]:
+        return self._connections.fetch_calls()
+
+
+def refusal_message(codes: Sequence[str]) -> types_pb2.Refusal:
+    """Codes for the other side, the first in front; never a text."""
+    bounded = [code[:64] for code in codes][:64] or ["REFUSED"]
+    return types_pb2.Refusal(code=bounded[0], details=bounded[1:])
+
+
+def refusal_subject(run: RunId) -> str:
+    return f"refusal/{run}"
+
+
+async def _each(chunks: Iterable[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(chunks, AsyncIterator):
+        async for chunk in chunks:
+            yield chunk
+    else:
+        for chunk in chunks:
+            yield chunk
