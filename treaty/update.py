@@ -13,7 +13,7 @@ Codes of what is refused, here and in `treaty.update_values`:
     UPD-003  another run, round, base or encoding   UPD-011  delta with NaN or infinity
     UPD-004  other tensors, shapes or order         UPD-012  delta with other names, shapes or dtypes
     UPD-005  weight outside the plan's bound        UPD-013  plan whose sum would not fit into int64
-    UPD-006  claimed size differs from the shapes   UPD-014  header speaks for another nation
+    UPD-006  claimed size differs from the shapes   UPD-014  another nation's name, or a second one
     UPD-007  chunk index or length wrong            UPD-015  chunks missing at the end
     UPD-008  chunk does not match its digest
 

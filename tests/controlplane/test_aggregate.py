@@ -231,6 +231,25 @@ def test_a_full_disk_refuses_the_sum_and_leaves_nothing_of_it(tmp_path: Path) ->
     assert aggregate(paths, SPEC, tmp_path / "sum").digest == recompute(paths)
 
 
+def test_what_a_killed_worker_left_of_a_sum_is_overwritten(tmp_path: Path) -> None:
+    paths = five(tmp_path)
+    (tmp_path / "sum.partial").write_bytes(b"half a sum" * 1000)
+    exact = aggregate(paths, SPEC, tmp_path / "sum")
+    assert load_sum(tmp_path / "sum", exact.digest) == exact
+    assert exact.digest == recompute(paths)
+    assert [path.name for path in tmp_path.glob("sum*")] == ["sum"]
+
+
+def test_a_sum_cut_short_after_it_was_believed_gives_no_mean(tmp_path: Path) -> None:
+    exact = aggregate(five(tmp_path), SPEC, tmp_path / "sum")
+    exact.path.write_bytes(exact.path.read_bytes()[:-8])
+    with pytest.raises(Corrupt, match="not as long as its tensors"):
+        mean_delta(exact)
+    exact.path.unlink()
+    with pytest.raises(Corrupt, match="cannot be read"):
+        mean_delta(exact)
+
+
 def test_an_update_is_read_back_whole_as_its_delta(tmp_path: Path) -> None:
     with SpoolReader(spool(tmp_path, "FR", a_delta(1))) as reader:
         back = reader.read_delta()
