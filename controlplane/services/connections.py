@@ -3,7 +3,8 @@
 Rules:
 1. an agent has one stream; a newer one takes the place of the older, which is cut;
 2. a queue is bounded: an agent that does not read is cut, and finds what it missed when it returns;
-3. a question is answered on the stream that it was asked on, once, before its deadline.
+3. a question is answered on the stream that it was asked on, once, before its deadline;
+4. directives wait until what the agent lacks is queued, so that numbers reach it in their order, each once.
 
 No protobuf and no store: the API turns a `Said` into a message, the fleet decides what is said.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeAlias
@@ -20,7 +21,7 @@ from typing import TypeAlias
 from controlplane.domain.agents import AgentStatus, NationAnswer
 from controlplane.domain.directives import Directive
 from treaty.errors import FoedusError, InvalidInput, Unavailable
-from treaty.names import AgentId, Digest, PartyCode
+from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode
 
 MAX_QUEUED = 256
 MAX_QUESTIONS = 32
@@ -61,9 +62,27 @@ class Connection:
     log_size: int = 0
     """Size of the log that the agent verified last; proofs start here."""
     _questions: dict[str, asyncio.Future[NationAnswer]] = field(default_factory=dict)
+    _held: list[Directive] | None = field(default_factory=list)
+    _begun: frozenset[DirectiveNumber] = frozenset()
+
+    def begin(self, lacking: Iterable[Directive]) -> None:
+        """Queue what the journal says the agent lacks and what was directed meanwhile, in order, each once (rule 4)."""
+        known = {directive.number: directive for directive in (*lacking, *(self._held or ()))}
+        self._held, self._begun = None, frozenset(known)
+        for number in sorted(known):
+            self._queue(known[number])
 
     def say(self, said: Said) -> None:
         """Queue it; cut the stream where the agent does not keep up (rule 2)."""
+        if isinstance(said, Directive):
+            if self._held is not None:
+                self._held.append(said)
+                return
+            if said.number in self._begun:
+                return
+        self._queue(said)
+
+    def _queue(self, said: Said) -> None:
         try:
             self.queue.put_nowait(said)
         except asyncio.QueueFull:

@@ -154,9 +154,8 @@ class AgentFleet:
         """Queue what the agent lacks: the difference between the journal and its hello (rule 1)."""
         if await self.is_halted():
             return
-        for stored in await self._store.directives.live(str(connection.agent)):
-            if _is_lacking(stored, position):
-                connection.say(self._codec.decode(stored.payload))
+        live = await self._store.directives.live(str(connection.agent))
+        connection.begin(self._codec.decode(stored.payload) for stored in live if _is_lacking(stored, position))
 
     async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
         """Journal the agent's word on a directive. Raises: InvalidInput: it was never given that number."""

@@ -144,6 +144,11 @@ class Trust:
         self._changed()
         return kind
 
+    def ca_digest(self, nation: PartyCode) -> Digest:
+        """Digest of the CA that the charter names for `nation`. Raises IdentityRefused: not a party."""
+        self.charter.nation(nation)
+        return self._current.ca_digests[nation.lower()]
+
     def delegations(self, nation: PartyCode) -> Sequence[Delegation]:
         return [delegation for delegation in self._delegations.values() if delegation.nation == nation]
 

@@ -1,0 +1,60 @@
+"""Tells every service what the fleet heard, so that none of them can stop another from hearing it.
+
+A listener that fails is logged and passed over: services are level-triggered and find what they missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+
+import structlog
+
+from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.services.ports import Listener
+from treaty.errors import FoedusError
+from treaty.names import AgentId, Digest, DirectiveNumber
+
+log = structlog.get_logger(__name__)
+
+Tell = Callable[[Listener], Coroutine[None, None, None]]
+
+
+class Listeners:
+    """A `Listener` made of many, told in the order in which they were given."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    async def connected(self, agent: AgentId) -> None:
+        await self._tell(agent, lambda listener: listener.connected(agent))
+
+    async def disconnected(self, agent: AgentId) -> None:
+        await self._tell(agent, lambda listener: listener.disconnected(agent))
+
+    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
+        await self._tell(agent, lambda listener: listener.acknowledged(agent, number, codes))
+
+    async def status(self, agent: AgentId, status: AgentStatus) -> None:
+        await self._tell(agent, lambda listener: listener.status(agent, status))
+
+    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
+        await self._tell(agent, lambda listener: listener.submitted(agent, envelope, digest, log_index))
+
+    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
+        await self._tell(agent, lambda listener: listener.round_result(agent, report))
+
+    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
+        await self._tell(agent, lambda listener: listener.progress(agent, report))
+
+    async def _tell(self, agent: AgentId, tell: Tell) -> None:
+        for listener in self._listeners:
+            try:
+                await tell(listener)
+            except FoedusError as err:
+                log.warning(
+                    "service did not take an agent's message",
+                    agent=str(agent),
+                    service=type(listener).__name__,
+                    code=err.code,
+                    exc_info=err,
+                )

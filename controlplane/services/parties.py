@@ -1,0 +1,117 @@
+"""What changes who belongs: a new charter, an agent let in, an id or a CA put out.
+
+Each leaves a signed statement in the record: the charter itself, or a revocation signed by the coordinator's log key
+(an operator's) or by the nation's person (its own). A nation may put out its own agents and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.services.nations import Nations, NodeAgent
+from controlplane.services.ports import Clock, Record
+from controlplane.services.trust import Trust
+from treaty import names, statement
+from treaty.charter import Charter
+from treaty.errors import FoedusError, IdentityRefused
+from treaty.fields import Fields, timestamp_text
+from treaty.keys import SigningKey
+from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, digest_of
+from treaty.statement import Statement, StatementKind
+from treaty.strict_json import JsonObject
+
+log = structlog.get_logger(__name__)
+
+
+class Parties:
+    """The verbs, and what nations' own revocations do."""
+
+    def __init__(
+        self,
+        trust: Trust,
+        nations: Nations,
+        record: Record,
+        log_key: SigningKey,
+        clock: Clock,
+        *,
+        charter_changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._trust = trust
+        self._nations = nations
+        self._record = record
+        self._log_key = log_key
+        self._clock = clock
+        self._charter_changed = charter_changed
+
+    async def publish_charter(self, envelope: bytes) -> Charter:
+        """Put a charter version in force and record it. Idempotent. Raises as `Trust.publish`."""
+        charter = await self._trust.publish(envelope)
+        await self._record.append(envelope)
+        await self._nations.project_charter(charter)
+        await self._charter_changed()
+        log.info("charter in force", version=charter.version, digest=charter.digest)
+        return charter
+
+    async def accept(self, agent: str, by: str) -> NodeAgent:
+        """Let an agent in that tried to connect. Idempotent."""
+        accepted = await self._nations.accept(agent, by)
+        log.info("agent accepted", agent=accepted.spec.spiffe_id, by=by)
+        return accepted
+
+    async def revoke(self, subject: str, *, reason: str, by: str) -> Sequence[NodeAgent]:
+        """Put out an id or a CA; live streams are cut. The NodeAgents that are out by it."""
+        out = await self._nations.revoke(subject, reason=reason, by=by)
+        await self._record.append(statement.sign(self._revocation(subject, reason, by), [self._log_key]))
+        log.warning("revoked", subject=subject, reason=reason, by=by)
+        return out
+
+    def _revocation(self, subject: str, reason: str, by: str) -> Statement:
+        predicate: JsonObject = {
+            "subject": subject,
+            "reason": reason,
+            "by": by,
+            "issued_at": timestamp_text(self._clock()),
+        }
+        return Statement(StatementKind.REVOCATION, subject[:255], digest_of(subject.encode()), predicate)
+
+    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
+        """Carry out a nation's own revocation; its person's signature was verified before it was recorded."""
+        claimed = statement.unverified(envelope)
+        if claimed.kind is not StatementKind.REVOCATION:
+            return
+        fields = Fields(claimed.predicate, "revocation")
+        subject, reason = fields.text("subject", 255), fields.text("reason", 1024)
+        self._check_own(subject, agent.nation)
+        await self._nations.revoke(subject, reason=reason, by=f"nation {agent.nation}")
+        log.warning("revoked by its nation", subject=subject, nation=agent.nation, statement=digest)
+
+    def _check_own(self, subject: str, nation: PartyCode) -> None:
+        if subject == self._trust.ca_digest(nation):
+            return
+        try:
+            is_own = names.spiffe_id(subject, self._trust.charter.domain).nation == nation
+        except FoedusError:
+            is_own = False
+        if not is_own:
+            raise IdentityRefused(f"{nation} may revoke its own agents and CA only", code="FOREIGN_NATION")
+
+    async def connected(self, agent: AgentId) -> None:
+        """Belonging does not change by coming."""
+
+    async def disconnected(self, agent: AgentId) -> None:
+        """Nor by leaving."""
+
+    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
+        """Directives are not this room's."""
+
+    async def status(self, agent: AgentId, status: AgentStatus) -> None:
+        """What an agent reports of itself is noted by the session."""
+
+    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
+        """Rounds are the runs' business."""
+
+    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
+        """Rounds are the runs' business."""
