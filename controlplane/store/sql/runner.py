@@ -58,7 +58,8 @@ class Commits:
 class OpenTransaction:
     """A `Run` on the writer's connection while its block is open."""
 
-    def __init__(self, threads: ThreadPoolExecutor, connection: Connection) -> None:
+    def __init__(self, runner: Runner, threads: ThreadPoolExecutor, connection: Connection) -> None:
+        self.runner = runner
         self._threads = threads
         self._connection = connection
         self.is_open = True
@@ -107,7 +108,7 @@ class Runner:
         self._refuse_inside_transaction()
         async with self._turn:
             connection = await _to_the_end(_on(self._writer, self._connect))
-            transaction = OpenTransaction(self._writer, connection)
+            transaction = OpenTransaction(self, self._writer, connection)
             token = _current.set(transaction)
             try:
                 await _to_the_end(_on(self._writer, lambda: _guarded(Connection.begin, connection)))
@@ -149,7 +150,7 @@ class Runner:
 
     def _refuse_inside_transaction(self) -> None:
         current = _current.get()
-        if current is not None and current.is_open:
+        if current is not None and current.is_open and current.runner is self:
             raise PreconditionFailed(
                 "a transaction is open in this task", remedy="use the transaction's own verbs inside its block"
             )

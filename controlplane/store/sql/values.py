@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, literal
 from sqlalchemy.dialects import postgresql, sqlite
 
 from treaty.errors import Corrupt, InvalidInput
@@ -47,4 +47,5 @@ def unpacked(data: bytes) -> JsonValue:
 def insert_new(connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
     """Insert a row unless its key is taken; whether it was inserted. Unlike a failed insert, it spoils nothing."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return connection.execute(insert(table).values(dict(values)).on_conflict_do_nothing()).rowcount == 1
+    inserted = insert(table).values(dict(values)).on_conflict_do_nothing().returning(literal(1))
+    return connection.execute(inserted).first() is not None
