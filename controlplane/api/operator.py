@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from controlplane.api.calls import current_call
 from controlplane.api.messages_out import checkpoint_message
 from controlplane.services.catalog import Catalog
+from controlplane.services.parties import Parties
 from controlplane.services.ports import (
     TRACE_ANNOTATION,
     ModelVersions,
