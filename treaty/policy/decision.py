@@ -46,8 +46,8 @@ class Reason:
 class Decision:
     """What was decided about one question. Codes and digests only, so all of it may cross the border.
 
-    `revisions` names the bundles that were asked, by authority. `undetermined` is empty in a nation. Obligations are
-    fulfilled before the action; who meets an unknown one does not act.
+    `revisions` names the bundles that were asked, by authority. `undetermined` is empty in a nation. Obligations come
+    with an allow and are fulfilled before the action; who meets an unknown one does not act.
     """
 
     verdict: Verdict
@@ -155,7 +155,7 @@ def _decision(
         verdict=verdict,
         decision_point=question.ask.decision_point or "",
         reasons=tuple(sorted({Reason(code, answer.source) for answer in answers for code in answer.failed})),
-        obligations=tuple(sorted({name for answer in answers for name in answer.obligations})),
+        obligations=_obligations(answers) if verdict is Verdict.ALLOW else (),
         undetermined=undetermined,
         required=tuple(sorted({code for answer in answers for code in answer.required})),
         ask_digest=question.ask.digest,
@@ -165,6 +165,10 @@ def _decision(
         side=side,
         decision_id=secrets.token_hex(16),
     )
+
+
+def _obligations(answers: tuple[Answer, ...]) -> tuple[str, ...]:
+    return tuple(sorted({name for answer in answers for name in answer.obligations}))
 
 
 def _strictest(answers: tuple[Answer, ...]) -> Verdict:

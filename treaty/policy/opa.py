@@ -13,7 +13,7 @@ this host can answer in its place: the token keeps others from writing to OPA, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_address
 
@@ -22,12 +22,14 @@ from opa_client import AsyncOpaClient
 from opa_client.errors import DeletePolicyError, RegoParseError
 
 from treaty.errors import Corrupt, FoedusError, InvalidInput, Unavailable
-from treaty.policy.engine import Program, Rehearsed
+from treaty.names import digest_of
+from treaty.policy.engine import OVERLAY, TREATY, Program, Rehearsed
 from treaty.policy.gate import Gate
 from treaty.strict_json import JsonObject, JsonValue
 
 REQUEST_SECONDS = 2.0
 RETRY_SECONDS = 0.2
+SLOTS = (TREATY, OVERLAY)
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -48,24 +50,22 @@ class OpaEngine:
         self._connected = False
         self._in_force: dict[str, Program] = {}
         self._registers: JsonObject = {}
-        self._modules: set[str] = set()
+        self._fed: dict[str, set[str]] = {}  # names of the modules that we wrote, by slot
         self._gate = Gate()
         self._suspect = asyncio.Event()
 
     async def load(self, program: Program, registers: JsonObject, rehearsed: Rehearsed) -> None:
         async with self._gate.changing():
-            before = self._in_force.get(program.slot)
             try:
                 await self._feed_registers(rehearsed.registers)
-                await self._feed_program(program)
+                await self._feed_modules(program.slot, program.modules.values())
+                await self._feed_data(program.root, program.own_data)
                 await rehearsed.run(lambda document: self._ask(program, document))
                 await self._feed_registers(registers)
             except BaseException:
                 # What is in OPA now is not what is in force: no answers until it is.
                 self._suspect.set()
                 with suppress(FoedusError):
-                    if before is None:
-                        await self._forget(program.slot)
                     await self._feed_all()
                 raise
             self._in_force[program.slot] = program
@@ -74,10 +74,12 @@ class OpaEngine:
     async def set_registers(self, registers: JsonObject) -> None:
         async with self._gate.changing():
             self._registers = registers
+            was_suspect = self._suspect.is_set()
             self._suspect.set()  # no answers under the old ones, should this fail half way
             with suppress(Unavailable):
                 await self._feed_registers(registers)
-                self._suspect.clear()
+                if not was_suspect:
+                    self._suspect.clear()
 
     async def query(self, slot: str, document: JsonObject) -> JsonValue:
         async with self._gate.asking():  # never between two writes of a swap
@@ -108,33 +110,36 @@ class OpaEngine:
         self._connected = False
 
     async def _feed_all(self) -> None:
-        """Write everything that is in force."""
+        """Write everything that is in force, onto nothing of what we or an earlier process wrote before."""
+        self._fed.clear()
         await self._feed_registers(self._registers)
-        for program in self._in_force.values():
-            await self._feed_program(program)
+        for slot in SLOTS:
+            program = self._in_force.get(slot)
+            await self._feed_modules(slot, program.modules.values() if program is not None else ())
+            if program is not None:
+                await self._feed_data(program.root, program.own_data)
         self._suspect.clear()
 
-    async def _feed_program(self, program: Program) -> None:
-        await self._forget(program.slot)
+    async def _feed_modules(self, slot: str, sources: Iterable[str]) -> None:
+        """Make these the slot's modules: each is named by its digest, so one that stays is not written again."""
+        wanted = {f"foedus-{slot}-{digest_of(source.encode()).removeprefix('sha256:')}": source for source in sources}
         async with self._translated():
-            for number, (_, source) in enumerate(sorted(program.modules.items())):
-                name = f"{_prefix(program.slot)}{number}"
-                await self._client.update_policy_from_string(source, name, rego_compat=False)
-                self._modules.add(name)
-            await self._client.update_or_create_data(program.own_data, program.root)
-
-    async def _forget(self, slot: str) -> None:
-        async with self._translated():
-            if not self._modules:  # our first write: what an earlier process of ours left there
-                self._modules.update(await self._client.get_policies_list())
-            for name in sorted(name for name in self._modules if name.startswith(_prefix(slot))):
+            present = {name for name in await self._client.get_policies_list() if name.startswith(f"foedus-{slot}-")}
+            ours = self._fed[slot] = self._fed.get(slot, set()) & present
+            for name in sorted(present - (ours & set(wanted))):
                 with suppress(DeletePolicyError):
                     await self._client.delete_policy(name)
-                self._modules.discard(name)
+                ours.discard(name)
+            for name in sorted(set(wanted) - ours):
+                await self._client.update_policy_from_string(wanted[name], name, rego_compat=False)
+                ours.add(name)
+
+    async def _feed_data(self, root: str, data: JsonObject) -> None:
+        async with self._translated():
+            await self._client.update_or_create_data(data, root)
 
     async def _feed_registers(self, registers: JsonObject) -> None:
-        async with self._translated():
-            await self._client.update_or_create_data(registers, "foedus/registers")
+        await self._feed_data("foedus/registers", registers)
 
     async def _ask(self, program: Program, document: JsonObject) -> JsonValue:
         async with self._translated():
@@ -156,7 +161,3 @@ class OpaEngine:
             raise Unavailable("OPA does not answer", remedy="see whether it runs, then 'foedus-agent check'") from err
         except ValueError as err:
             raise Corrupt("OPA's answer is not JSON") from err
-
-
-def _prefix(slot: str) -> str:
-    return f"foedus-{slot}-"
