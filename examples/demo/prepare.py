@@ -161,6 +161,7 @@ def convert(packages: Path, target: Path) -> None:
     )
     model.save_pretrained(target, safe_serialization=True)
     AutoTokenizer.from_pretrained(source, gguf_file=GGUF_NAME).save_pretrained(target)
+    (target / "chat_template.jinja").unlink(missing_ok=True)  # no part of a version: prompts here are plain text
 
 
 def complete(model_dir: Path, prompt: str) -> str:

@@ -58,16 +58,17 @@ class Server:
                 raise InvalidInput("an unknown frame", code="TRAINER_FAILED")
 
     def _serve(self, given: Fields) -> Frame:
-        from node_agent.training import lora_sft
-
         folder, base = Path(given.text("folder", 4096)), given.optional_text("base_folder", 4096)
-        lora_sft.settle(given.integer("threads", 1, 1024))
+        threads = given.integer("threads", 1, 1024)
         given.done()
         try:
             manifest = verified(folder)
             base_manifest = verified(Path(base)) if base is not None else None
             if manifest.about.base != (base_manifest.digest if base_manifest else None):
                 raise InvalidInput("the base is not the one that the version names")
+            from node_agent.training import lora_sft  # seconds of imports, spent on nothing damaged
+
+            lora_sft.settle(threads)
             model_folder = Path(base or folder) / "files"
             self._model, self._tokenizer = lora_sft.load_base(model_folder, Precision.BFLOAT16)
             if base is not None:

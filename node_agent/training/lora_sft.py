@@ -34,6 +34,9 @@ Arrays = dict[str, NDArray[np.float32]]
 EVALUATION_BATCH = 8
 """Padding 64 sequences into one batch costs 805 MB of logits; eights sorted by length are faster, too."""
 
+TRAINING_PART = 4
+"""Examples of a step that go through the model together, sorted by length: a quarter less padding than all eight."""
+
 _IGNORED = -100
 _PREFIX, _ADAPTER = "base_model.model.", ".default"
 
@@ -57,7 +60,7 @@ class Example:
 
     @property
     def answer_tokens(self) -> int:
-        return max(0, len(self.ids) - self.prompt_tokens)
+        return max(0, len(self.ids) - max(1, self.prompt_tokens))  # the first token of all is not predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,23 +187,25 @@ def train(
     torch.manual_seed(recipe.seed)
     model.train()
     for batch in draw(usable, recipe, round_number=round_number, ordinal=ordinal):
-        total, tokens = _negative_log_likelihood(model, batch)
-        optimiser.zero_grad(set_to_none=True)
-        (total / tokens).backward()  # type: ignore[no-untyped-call]
+        # The gradient of a sum is the sum of gradients: short examples need not be padded to the longest one's length.
+        tokens = sum(example.answer_tokens for example in batch)
+        for part in _by_length(batch, TRAINING_PART):
+            total = _negative_log_likelihood(model, part)
+            (total / tokens).backward()  # type: ignore[no-untyped-call]
+            losses.append(Loss(float(total.detach()), sum(example.answer_tokens for example in part)))
         optimiser.step()
-        losses.append(Loss(float(total.detach()), tokens))
+        optimiser.zero_grad(set_to_none=True)
     model.eval()
     return _sum(losses)
 
 
 def evaluate(model: torch.nn.Module, examples: Sequence[Example]) -> Loss:
     """Loss over every answer token of `examples`, without change."""
-    ordered = sorted(examples, key=lambda example: (len(example.ids), example.ids))
     losses = []
     with torch.inference_mode():
-        for start in range(0, len(ordered), EVALUATION_BATCH):
-            total, tokens = _negative_log_likelihood(model, ordered[start : start + EVALUATION_BATCH])
-            losses.append(Loss(float(total), tokens))
+        for part in _by_length([example for example in examples if example.answer_tokens], EVALUATION_BATCH):
+            total = _negative_log_likelihood(model, part)
+            losses.append(Loss(float(total), sum(example.answer_tokens for example in part)))
     return _sum(losses)
 
 
@@ -231,7 +236,12 @@ def _sum(losses: Iterable[Loss]) -> Loss:
     return Loss(math.fsum(loss.nats for loss in total), sum(loss.tokens for loss in total))
 
 
-def _negative_log_likelihood(model: torch.nn.Module, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:
+def _by_length(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    ordered = sorted(examples, key=lambda example: (len(example.ids), example.ids))
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
+
+
+def _negative_log_likelihood(model: torch.nn.Module, batch: Sequence[Example]) -> torch.Tensor:
     """Summed over the batch's answer tokens, each predicted from what stands before it; padded on the right."""
     longest = max(len(example.ids) for example in batch)
     ids = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -241,10 +251,10 @@ def _negative_log_likelihood(model: torch.nn.Module, batch: Sequence[Example]) -
         ids[row, :length] = torch.tensor(example.ids)
         mask[row, :length] = 1
         labels[row, example.prompt_tokens : length] = ids[row, example.prompt_tokens : length]
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    wanted = labels[:, 1:].reshape(-1)
-    # Only answer positions become float32: a whole batch of logits would be copied otherwise.
-    kept = wanted != _IGNORED
-    chosen = logits.reshape(-1, logits.shape[-1])[kept].float()
-    total = functional.cross_entropy(chosen, wanted[kept], reduction="sum")
-    return total, int(kept.sum())
+    # Scores over the vocabulary are a fifth of the work and most of the memory: none before the first answer token.
+    kept = min(longest, longest - min(example.prompt_tokens for example in batch) + 1)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits[:, :-1]
+    wanted = labels[:, 1 - kept :]
+    return functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), wanted.reshape(-1), ignore_index=_IGNORED, reduction="sum"
+    )

@@ -31,7 +31,7 @@ from node_agent.training.process import ChildBreach, ChildSpec, ConfinedChild
 from node_agent.training.replies import EvalResult, TrainResult
 from node_agent.training.sandbox import Confinement, SandboxMode, SandboxReport
 from node_agent.training.slots import TrainerSlots, default_slots
-from treaty.errors import InvalidInput, PreconditionFailed, Unavailable
+from treaty.errors import FoedusError, InvalidInput, PreconditionFailed, Unavailable
 from treaty.recipe import LoraSft, Precision, adapter_shapes
 from treaty.safetensors_header import read_header
 from treaty.strict_json import JsonObject
@@ -183,8 +183,13 @@ class TrainerSupervisor:
                 raise Unavailable("the trainer is not running", code="CHILD_ENDED")
             if left <= 0:
                 raise Unavailable("the trainer was busy until the deadline", code="TRAINER_BUSY")
-            limits = Limits(_HEADER_BYTES, body_bytes)
-            return await self._warm.child.exchange(frame, expect=expect, timeout_seconds=left, limits=limits)
+            child, limits = self._warm.child, Limits(_HEADER_BYTES, body_bytes)
+            try:
+                return await child.exchange(frame, expect=expect, timeout_seconds=left, limits=limits)
+            except FoedusError:
+                if not child.is_running:
+                    await self._end()
+                raise
 
     async def _believe(self, check: Callable[[], R]) -> R:
         """`check` a reply; end the trainer that sent a refused one."""
