@@ -170,6 +170,20 @@ async def test_a_lost_connection_is_unavailable_and_the_next_call_works(postgres
     await store.close()
 
 
+def file_modes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+async def test_the_databases_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path}/x.db")
+    await store.resources.create(rollout())
+    modes = await asyncio.to_thread(file_modes, tmp_path)
+    assert modes == {"x.db": 0o600, "x.db-wal": 0o600, "x.db-shm": 0o600}
+    await store.close()
+    with pytest.raises(Unavailable, match="the database's file cannot be opened"):
+        await open_store(f"sqlite:///{tmp_path}/x.db/y.db")
+
+
 async def test_a_store_in_memory_serves_the_same_verbs() -> None:
     store = await open_store("sqlite://")
     await store.resources.create(rollout())

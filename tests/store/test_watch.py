@@ -11,6 +11,7 @@ import pytest
 
 from controlplane.store import Store
 from controlplane.store.ports.resources import WATCH_COMPACTED, EventType, WatchEvent
+from controlplane.store.sql import resource_rows
 from tests.store.builders import model_version, rollout
 from treaty.errors import ConflictError
 from treaty.resources import ROLLOUT, AnyKind
@@ -76,3 +77,13 @@ async def test_a_watch_from_the_future_is_told_to_list_again(store: Store) -> No
     await store.resources.create(rollout())
     with pytest.raises(ConflictError, match="changes since version 9 are not kept"):
         await taken(store, None, 9, 1)
+
+
+async def test_old_changes_are_forgotten_by_themselves(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource_rows, "COMPACT_EVERY", 4)
+    monkeypatch.setattr(resource_rows, "KEPT_EVENTS", 2)
+    for number in range(5):
+        await store.resources.create(rollout(f"r{number}"))
+    assert [event.resource_version for event in await taken(store, None, 2, 3)] == [3, 4, 5]
+    with pytest.raises(ConflictError, match="changes since version 1 are not kept"):
+        await taken(store, None, 1, 1)

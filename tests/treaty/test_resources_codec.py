@@ -140,6 +140,8 @@ REFUSALS = [
     ("spec.waves.1.name", "first", "spec: wave 'first' appears twice"),
     ("spec.waves.1.nations.0", "FR", "spec: nation 'FR' appears twice"),
     ("spec.approvedWaves", ["third"], "spec: approvedWaves names 'third', which is not a wave"),
+    ("status", None, "status: is not an object"),
+    ("status", [], "status: is not an object"),
     ("status.nations", [{"nation": "FR"}], r"status.nations\[0\].state: is missing"),
     ("status.conditions", [{"type": "Ready", "status": "yes", "reason": "R"}], r"status: is not one of True, False"),
 ]

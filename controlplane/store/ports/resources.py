@@ -106,7 +106,10 @@ class Resources(Protocol):
         ...
 
     async def compact(self, keep_events: int) -> None:
-        """Forget all but the last `keep_events` changes, for watchers; the resources stay."""
+        """Forget all but the last `keep_events` changes, for watchers; the resources stay.
+
+        The store does so by itself now and then, keeping the last ten thousand.
+        """
         ...
 
 

@@ -61,14 +61,21 @@ def open_engine(url: URL) -> Engine:
     if is_in_memory(url):
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
-        if not Path(url.database or "").parent.is_dir():
-            raise Unavailable(
-                "the database's folder does not exist", remedy=f"create {Path(url.database or '').parent}"
-            )
+        _make_private(Path(url.database or ""))
         engine = create_engine(url, pool_size=READERS + 1, connect_args={"check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(file: Path) -> None:
+    """Create the file for its owner alone; SQLite gives its write-ahead log the same mode."""
+    try:
+        file.touch(mode=0o600, exist_ok=True)
+    except FileNotFoundError:
+        raise Unavailable("the database's folder does not exist", remedy=f"create {file.parent}") from None
+    except OSError as err:
+        raise Unavailable("the database's file cannot be opened", remedy=f"check the permissions of {file}") from err
 
 
 def reading(engine: Engine) -> Engine:
