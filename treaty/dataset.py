@@ -1,7 +1,8 @@
-"""What a nation says of a dataset: its metadata, signed by the agent; never a path, a column or a record.
+"""What a nation says about one of its datasets: metadata, signed by its agent, for the coordinator's catalogue.
 
-The predicate is the resource's spec and whether it is withdrawn; the subject is the digest of that predicate. A later
-statement about the same dataset takes the place of the earlier one.
+The predicate is exactly a `DatasetSpec` as the resource model writes it, with the data's classification, when it was
+said and whether the dataset is withdrawn. There is no field for a path, a count or a record. The latest word by
+`issued_at` counts; a withdrawal is final until the nation registers the dataset again.
 """
 
 from __future__ import annotations
@@ -12,63 +13,72 @@ from datetime import datetime
 
 from treaty import statement
 from treaty.delegation import Delegation, Power, verify_by_power
-from treaty.errors import IdentityRefused, InvalidInput
+from treaty.errors import InvalidInput
 from treaty.fields import Fields, timestamp_text
 from treaty.keys import SigningKey
-from treaty.names import Digest, PartyCode
-from treaty.resources import codec
+from treaty.label import Classification
+from treaty.names import digest_of
+from treaty.resources.codec import dump, load
 from treaty.resources.nations import DatasetSpec
-from treaty.statement import Statement, StatementKind
+from treaty.statement import Statement, StatementKind, Verified
+from treaty.strict_json import JsonObject, canonical
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetEntry:
-    """A dataset as registered, or, with `is_withdrawn`, no longer there."""
+class DatasetNotice:
+    """One word about a dataset. The subject's digest is that of the spec, so the same metadata keeps its digest."""
 
     spec: DatasetSpec
+    classification: Classification
+    is_withdrawn: bool
     issued_at: datetime
-    is_withdrawn: bool = False
 
     def statement(self) -> Statement:
-        return statement.document(
-            StatementKind.DATASET,
-            f"{self.spec.nation}/{self.spec.dataset_id}",
-            {
-                "dataset": codec.dump(self.spec),
-                "issued_at": timestamp_text(self.issued_at),
-                "withdrawn": self.is_withdrawn,
-            },
-        )
+        spec = dump(self.spec)
+        predicate: JsonObject = {
+            "dataset": spec,
+            "classification": str(self.classification),
+            "is_withdrawn": self.is_withdrawn,
+            "issued_at": timestamp_text(self.issued_at),
+        }
+        name = f"{self.spec.nation}/{self.spec.dataset_id}"
+        return Statement(StatementKind.DATASET, name, digest_of(canonical(spec)), predicate)
 
 
-def sign_dataset(entry: DatasetEntry, key: SigningKey) -> bytes:
-    return statement.sign(entry.statement(), [key])
+def sign_notice(notice: DatasetNotice, key: SigningKey) -> bytes:
+    return statement.sign(notice.statement(), [key])
 
 
-def parse_dataset(claimed: Statement) -> DatasetEntry:
-    """Read an entry strictly. Says nothing about who signed it."""
+def verify_notice(envelope: bytes, delegations: Iterable[Delegation], now: datetime) -> tuple[DatasetNotice, Verified]:
+    """Believe a notice because an agent of the nation that it names signed it.
+
+    Raises: BadSignature: no agent of that nation did. InvalidInput: not a notice.
+    """
+    notice = parse_notice(statement.unverified(envelope))
+    verified, _ = verify_by_power(
+        envelope,
+        StatementKind.DATASET,
+        delegations,
+        nation=notice.spec.nation,
+        powers=[Power.RECEIPT],
+        now=now,
+    )
+    return notice, verified
+
+
+def parse_notice(claimed: Statement) -> DatasetNotice:
+    """Read what a notice says. Nothing is believed."""
     if claimed.kind is not StatementKind.DATASET:
-        raise InvalidInput(f"expected a dataset, got a {claimed.kind}")
-    fields = Fields(claimed.predicate, "dataset")
-    entry = DatasetEntry(
-        spec=codec.load(DatasetSpec, fields.value("dataset"), "dataset"),
+        raise InvalidInput(f"expected a dataset's notice, got a {claimed.kind}")
+    fields = Fields(claimed.predicate, "notice")
+    spec = fields.value("dataset")
+    notice = DatasetNotice(
+        spec=load(DatasetSpec, spec, "dataset"),
+        classification=fields.choice("classification", Classification),
+        is_withdrawn=fields.boolean("is_withdrawn"),
         issued_at=fields.timestamp("issued_at"),
-        is_withdrawn=fields.boolean("withdrawn"),
     )
     fields.done()
-    return entry
-
-
-def verify_dataset(
-    envelope: bytes, delegations: Iterable[Delegation], *, nation: PartyCode, agent: str, now: datetime
-) -> tuple[DatasetEntry, Digest]:
-    """Believe an entry of `nation`, signed by its agent `agent`; the entry and the statement's digest.
-
-    Raises: BadSignature: not that agent's key. IdentityRefused: another nation's dataset.
-    """
-    own = [delegation for delegation in delegations if delegation.agent == agent]
-    verified, _ = verify_by_power(envelope, StatementKind.DATASET, own, nation=nation, powers=[Power.RECEIPT], now=now)
-    entry = parse_dataset(verified.statement)
-    if entry.spec.nation != nation:
-        raise IdentityRefused(f"{nation} registered a dataset of {entry.spec.nation}", code="FOREIGN_NATION")
-    return entry, verified.digest
+    if claimed.subject_digest != notice.statement().subject_digest:
+        raise InvalidInput("the notice's subject is not the dataset that it describes")
+    return notice
