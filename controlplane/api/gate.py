@@ -38,8 +38,8 @@ log = structlog.get_logger(__name__)
 MAX_CALLS_PER_CALLER: Final = 32
 """Eight channels of a pull, a session and an update fit four times over."""
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             )
         for envelope in hello.delegations:
             self._parts.trust.learn_delegation(envelope, nation=agent.nation)
+            await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
         await self._parts.fleet.compare(agent, hello.position)
         await self._welcome(hello, context)
         async with self._open(agent, call, hello) as connection:

@@ -73,6 +73,11 @@ class AgentFleet:
         self._codec = codec
         self._last_status: dict[AgentId, AgentStatus] = {}
 
+    async def load(self) -> None:
+        """Say on the agents that this coordinator directs again, where it was recovered since it said otherwise."""
+        if not await self.is_halted():
+            await self._nations.mark_directed("Directing", "", is_directed=True)
+
     def connected(self) -> Mapping[PartyCode, AgentId]:
         return self._connections.by_nation()
 

@@ -32,7 +32,15 @@ from treaty.errors import (
     ResourceExhausted,
 )
 from treaty.names import AgentId, DirectiveNumber, SpiffeRole
-from treaty.resources.meta import Condition, ConditionStatus, Resource, is_true, new_resource, with_condition
+from treaty.resources.meta import (
+    Condition,
+    ConditionStatus,
+    Resource,
+    find_condition,
+    is_true,
+    new_resource,
+    with_condition,
+)
 from treaty.resources.nations import (
     AGENT_ACCEPTED,
     AGENT_CONNECTED,
@@ -172,10 +180,13 @@ class Nations:
         )
 
     async def mark_directed(self, reason: str, message: str, *, is_directed: bool) -> None:
-        """Say on every agent whether this coordinator directs it."""
+        """Say on every agent whether this coordinator directs it; nothing where nobody ever doubted that it does."""
         status = ConditionStatus.TRUE if is_directed else ConditionStatus.FALSE
         for agent in await self._all():
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
+            known = find_condition(agent.status.conditions, AGENT_DIRECTED)
+            if is_directed and known is None:
+                continue
             await self._condition(identity, Condition(AGENT_DIRECTED, status, reason, message[:1024]))
 
     async def project_charter(self, charter: Charter) -> None:

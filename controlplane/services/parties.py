@@ -49,11 +49,20 @@ class Parties:
     async def publish_charter(self, envelope: bytes) -> Charter:
         """Put a charter version in force and record it. Idempotent. Raises as `Trust.publish`."""
         charter = await self._trust.publish(envelope)
-        await self._record.append(envelope)
+        await self.adopt()
+        return charter
+
+    async def adopt(self) -> None:
+        """Make the record, the Nation resources and the services follow the charter in force. Idempotent.
+
+        Called at the start and whenever the charter may have changed, by this process or another one.
+        """
+        charter = self._trust.charter
+        for envelope in self._trust.charter_envelopes:
+            await self._record.append(envelope)
         await self._nations.project_charter(charter)
         await self._charter_changed()
         log.info("charter in force", version=charter.version, digest=charter.digest)
-        return charter
 
     async def accept(self, agent: str, by: str) -> NodeAgent:
         """Let an agent in that tried to connect. Idempotent."""

@@ -143,8 +143,8 @@ class RunView:
 class Runs(Protocol):
     """Verbs on federated runs. A resource carries its trace id in `TRACE_ANNOTATION`."""
 
-    async def plan(self, resource: AnyResource) -> tuple[bytes, Digest]:
-        """The canonical JSON of the plan and its digest; nothing is stored."""
+    async def plan(self, resource: AnyResource) -> tuple[bytes, str]:
+        """The canonical JSON of the plan and its digest, empty where the quorum is missed; nothing is stored."""
         ...
 
     async def start(self, resource: AnyResource, plan_digest: Digest) -> AnyResource: ...

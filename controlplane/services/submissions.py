@@ -21,6 +21,7 @@ from controlplane.services.record import StatementRecord
 from controlplane.services.trust import Trust
 from treaty import statement
 from treaty.consent import verify_consent
+from treaty.dataset import verify_notice
 from treaty.delegation import Delegation, Power, verify_by_power
 from treaty.errors import IdentityRefused, LimitExceeded, PermissionRefused
 from treaty.log import MAX_STATEMENT_BYTES
@@ -87,6 +88,13 @@ def _by_agent(kind: StatementKind) -> Check:
     return check
 
 
+def _dataset(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
+    its = [delegation for delegation in own if delegation.agent == agent.name]
+    notice, verified = verify_notice(envelope, its, now)
+    _require_nation(notice.spec.nation, agent)
+    return verified.digest
+
+
 def _revocation(envelope: bytes, agent: AgentId, own: list[Delegation], now: datetime) -> Digest:
     verified, _ = verify_by_power(
         envelope, StatementKind.REVOCATION, own, nation=agent.nation, powers=[Power.REVOKE], now=now
@@ -114,7 +122,7 @@ CHECKS: Final[Mapping[StatementKind, Check]] = MappingProxyType(
         StatementKind.CONSENT: _consent,
         StatementKind.RECEIPT: _receipt,
         StatementKind.TALLY: _tally,
-        StatementKind.DATASET: _by_agent(StatementKind.DATASET),
+        StatementKind.DATASET: _dataset,
         StatementKind.DECISION: _by_agent(StatementKind.DECISION),
         StatementKind.REVOCATION: _revocation,
         StatementKind.DELEGATION: _delegation,

@@ -1,0 +1,228 @@
+"""Puts the coordinator together and runs it: the one place where every room is known.
+
+Order of a start: the state (`core`), the services, the ports; `endpoints.json` is written last. Stopping is the
+reverse: streams are told, unary calls get a moment, the record finishes its group.
+
+One task group carries the process. A task that fails in a way that nobody foresaw ends the process, loudly: what must
+survive is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from controlplane.api.artifacts import ArtifactsServicer
+from controlplane.api.gate import Gate
+from controlplane.api.inbox import SessionParts
+from controlplane.api.metrics import IS_HALTED, RECORD_SIZE
+from controlplane.api.operator import OperatorParts, OperatorServicer
+from controlplane.api.reach import ReachServicer
+from controlplane.api.servers import Servers, Servicers
+from controlplane.api.session import SessionServicer
+from controlplane.api.tls import ServerCertificate
+from controlplane.api.updates import UpdatesServicer
+from controlplane.artifacts.directory_store import DirectoryStore
+from controlplane.artifacts.spool import UpdateSpool
+from controlplane.core import Core, opened, utc_now
+from controlplane.federation.workers import Workers
+from controlplane.home import Home
+from controlplane.services.catalog import Catalog, Written
+from controlplane.services.listeners import Listeners
+from controlplane.services.models import Models
+from controlplane.services.parties import Parties
+from controlplane.services.policies import Policies
+from controlplane.services.registry import Registry
+from controlplane.services.rollouts import Rollouts
+from controlplane.services.run_arrays import RunArrays
+from controlplane.services.run_driver import RunDriver
+from controlplane.services.run_planning import RunPlanner
+from controlplane.services.run_updates import UpdateDesk
+from controlplane.services.runs import Runs
+from controlplane.services.submissions import Submissions
+from treaty.errors import FoedusError
+from treaty.policy.decider import Decider
+from treaty.policy.embedded import EmbeddedEngine
+from treaty.resources.codec import narrowed
+from treaty.resources.meta import AnyResource
+from treaty.resources.nations import FREEZE_WINDOW
+from treaty.resources.rollouts import ROLLOUT
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_SECONDS: Final = 1.0
+"""How old a published checkpoint may be while the record grows; heartbeats carry the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The verbs and the loops."""
+
+    chunks: DirectoryStore
+    models: Models
+    policies: Policies
+    rollouts: Rollouts
+    workers: Workers
+    runs: Runs
+    parties: Parties
+    registry: Registry
+
+
+async def serve(home: Home) -> None:
+    """Run the coordinator of `home` until SIGTERM or SIGINT. Raises as `core.opened`; Unavailable: a port is taken."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with opened(home) as core:
+        services = _services(core)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(loop(), name=name) for name, loop in _loops(core, services).items()]
+            try:
+                await _serve(core, services, stopping)
+            finally:
+                await services.workers.close()
+                for task in running:
+                    task.cancel()
+
+
+async def _serve(core: Core, services: Services, stopping: asyncio.Event) -> None:
+    await services.policies.load()
+    await services.parties.adopt()
+    charter = core.trust.charter
+    certificate = ServerCertificate(
+        core.home.ca(),
+        lambda: core.trust.charter.coordinator.dns_names,
+        lambda: core.trust.client_cas,
+        utc_now,
+        timedelta(seconds=core.settings.server_certificate_seconds),
+    )
+    servers = Servers(core.settings, certificate, charter.coordinator.dns_names[0])
+    try:
+        await servers.start(_servicers(core, services))
+        core.home.write_endpoints(servers.endpoints)
+        log.info("serving", **servers.endpoints)
+        await stopping.wait()
+        log.info("stopping")
+    finally:
+        for connection in core.connections.all():
+            connection.cut("COORDINATOR_STOPPING")
+        await servers.stop()
+
+
+def _services(core: Core) -> Services:
+    store, trust, record, fleet, home = core.store, core.trust, core.record, core.fleet, core.home
+    chunks = DirectoryStore(home.artifacts)
+    spool = UpdateSpool(home.spool)
+    models = Models(store, chunks, trust, record, utc_now)
+    policies = Policies(store, fleet, trust, record, Decider(EmbeddedEngine()), utc_now)
+    rollouts = Rollouts(store, fleet, models, trust, record, core.log_key, utc_now)
+    workers = Workers(home.runs)
+    arrays = RunArrays(home.runs, store, chunks, utc_now)
+    driver = RunDriver(store, fleet, models, trust, record, arrays, workers, home.runs, core.log_key, utc_now)
+    runs = Runs(
+        store,
+        fleet,
+        RunPlanner(store, fleet, models, policies, trust),
+        driver,
+        UpdateDesk(store, fleet, record, spool, utc_now),
+        arrays,
+        spool,
+        record,
+        utc_now,
+    )
+    parties = Parties(trust, core.nations, record, core.log_key, utc_now, charter_changed=policies.refresh_registers)
+    registry = Registry(store, trust, utc_now)
+    return Services(chunks, models, policies, rollouts, workers, runs, parties, registry)
+
+
+def _servicers(core: Core, services: Services) -> Servicers:
+    # Resources first: the planners that are woken after them read what they stored.
+    listener = Listeners((services.registry, services.parties, services.policies, services.rollouts, services.runs))
+    session = SessionParts(
+        store=core.store,
+        trust=core.trust,
+        nations=core.nations,
+        fleet=core.fleet,
+        connections=core.connections,
+        record=core.record,
+        submissions=Submissions(core.trust, core.record, utc_now),
+        listener=listener,
+        clock=utc_now,
+    )
+    operator = OperatorParts(
+        catalog=Catalog(core.store, _written(services)),
+        parties=services.parties,
+        record=core.record,
+        models=services.models,
+        policies=services.policies,
+        rollouts=services.rollouts,
+        runs=services.runs,
+    )
+    return Servicers(
+        gate=Gate(core.trust, core.nations, core.calls, utc_now),
+        session=SessionServicer(session),
+        artifacts=ArtifactsServicer(core.store, services.chunks, services.models),
+        updates=UpdatesServicer(services.runs),
+        operator=OperatorServicer(operator),
+        reach=ReachServicer(core.trust, core.nations, utc_now),
+    )
+
+
+def _written(services: Services) -> dict[str, Written]:
+    """The kinds that an operator writes by hand, and who judges them."""
+
+    async def admit_rollout(resource: AnyResource) -> None:
+        await services.rollouts.admit(narrowed(ROLLOUT, resource).spec)
+
+    async def admit_window(resource: AnyResource) -> None:
+        narrowed(FREEZE_WINDOW, resource)
+
+    return {
+        ROLLOUT.name: Written(admit_rollout, services.rollouts.wake),
+        FREEZE_WINDOW.name: Written(admit_window, services.rollouts.wake),
+    }
+
+
+def _loops(core: Core, services: Services) -> dict[str, Callable[[], Coroutine[None, None, None]]]:
+    """The tasks of the process, by name."""
+    return {
+        "record": core.record.run,
+        "checkpoints": lambda: _publish_checkpoints(core),
+        "trust": lambda: _follow_trust(core, services),
+        "rollouts": services.rollouts.run,
+        "runs": services.runs.run,
+    }
+
+
+async def _publish_checkpoints(core: Core) -> None:
+    """Sign what grew, at most once a second."""
+    signed = 0
+    while True:
+        await asyncio.sleep(CHECKPOINT_SECONDS)
+        RECORD_SIZE.set(core.record.size)
+        if core.record.size == signed:
+            continue
+        try:
+            signed = (await core.record.publish()).checkpoint.size
+        except FoedusError as err:
+            log.error("checkpoint not published", code=err.code, exc_info=err)
+
+
+async def _follow_trust(core: Core, services: Services) -> None:
+    """Notice what another process wrote: a charter loaded at this machine, a revocation (cut within 5 s)."""
+    while True:
+        await asyncio.sleep(core.settings.trust_refresh_seconds)
+        version = core.trust.charter.version
+        try:
+            await core.trust.refresh()
+            IS_HALTED.set(await core.fleet.is_halted())
+            if core.trust.charter.version != version:
+                await services.parties.adopt()
+        except FoedusError as err:
+            log.error("trust not refreshed", code=err.code, exc_info=err)
