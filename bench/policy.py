@@ -179,7 +179,7 @@ def _registers(treaty: VerifiedBundle, arguments: argparse.Namespace) -> Registe
     datasets = {
         f"dataset-{n}": DatasetFacts(["public-administration-translation"], 1000) for n in range(arguments.datasets)
     }
-    charter = charter_registers(dict(list(nations.items())[: arguments.nations]))  # type: ignore[arg-type]
+    charter = charter_registers(dict(list(nations.items())[: arguments.nations]))
     return Registers(charter, given.record, nation_registers(PartyCode("FR"), datasets))
 
 

@@ -76,6 +76,8 @@ class Decider:
         Raises: InvalidInput: larger than an engine takes; those before stay.
         """
         async with self._changes:
+            if registers == self._registers:
+                return
             await self._engine.set_registers(registers.merged_with(self._treaty_registers()))
             self._registers = registers
 

@@ -4,9 +4,8 @@
 package foedus.treaty.vectors_test
 
 import data.foedus.treaty
+import data.foedus.treaty.samples
 import data.vectors
-
-registers := object.union_n([treaty.registers, vectors.registers.charter, vectors.registers.record, vectors.registers.nation])
 
 question(vector) := json.patch(remaining(vector), [
 {"op": "add", "path": pointer(path), "value": value} |
@@ -19,7 +18,7 @@ pointer(path) := replace(path, ".", "/")
 
 answered contains vector.name if {
 	some vector in vectors.vectors
-	answer := treaty.decision with input as question(vector) with data.foedus.registers as registers
+	answer := treaty.decision with input as question(vector) with data.foedus.registers as samples.registers
 	answer.verdict == vector.expect.verdict
 	answer.failed == vector.expect.codes
 }

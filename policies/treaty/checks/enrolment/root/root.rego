@@ -10,7 +10,7 @@ code := "AGT-001"
 
 points := {"agent.enrol"}
 
-reads := {"subject.cert"}
+reads := {"subject.cert", "registers.nations.$nation.trust_roots"}
 
 after := {"ENV-001"}
 

@@ -10,7 +10,7 @@ code := "LBL-001"
 
 points := {"model.admit", "rollout.deploy"}
 
-reads := {"label.classification"}
+reads := {"label.classification", "registers.models"}
 
 after := {"MOD-001"}
 

@@ -10,7 +10,7 @@ code := "LIC-001"
 
 points := {"infer.purpose", "model.admit", "rollout.deploy"}
 
-reads := {"model.id", "purpose.code"}
+reads := {"model.id", "purpose.code", "registers.models"}
 
 after := {"ENV-004", "LIC-000", "MOD-001"}
 

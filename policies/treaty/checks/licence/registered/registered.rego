@@ -10,7 +10,7 @@ code := "LIC-000"
 
 points := {"infer.purpose", "model.admit", "rollout.deploy"}
 
-reads := {"model.id"}
+reads := {"model.id", "registers.models"}
 
 after := {"MOD-001"}
 

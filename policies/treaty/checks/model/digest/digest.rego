@@ -10,7 +10,7 @@ code := "MOD-002"
 
 points := {"model.admit", "rollout.deploy"}
 
-reads := {"model.digest"}
+reads := {"model.digest", "registers.models"}
 
 after := {"MOD-001"}
 

@@ -10,7 +10,7 @@ code := "MOD-001"
 
 points := {"model.admit", "rollout.deploy"}
 
-reads := {"model.id", "model.version"}
+reads := {"model.id", "model.version", "registers.models"}
 
 after := set()
 
