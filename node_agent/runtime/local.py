@@ -159,11 +159,12 @@ class LocalRuntime:
         child = await process.start(spec)
         self._lanes[spec.input_dir.parent] = child
         base = str(version.base.folder.resolve()) if version.base else None
-        fields: JsonObject = {"folder": str(version.folder.resolve()), "base_folder": base}
-        fields["threads"] = self._settings.threads
+        verify = Frame("verify", {"folder": str(version.folder.resolve()), "base_folder": base})
+        load = Frame("load", {"threads": self._settings.threads})
         try:
-            reply = await child.exchange(Frame("serve", fields), expect="serving", timeout_seconds=_LOAD_SECONDS)
+            reply = await child.exchange(verify, expect="verified", timeout_seconds=_LOAD_SECONDS)
             observed = _observed(reply, version)
+            await child.exchange(load, expect="serving", timeout_seconds=_LOAD_SECONDS)
         except BaseException:
             await asyncio.shield(child.stop())
             raise

@@ -2,7 +2,8 @@
 
 | frame | fields | answer |
 |---|---|---|
-| `serve` | folder, base_folder (or null), threads | `serving`: digest, base_digest (or null) |
+| `verify` | folder, base_folder (or null) | `verified`: digest, base_digest (or null) |
+| `load` | threads | `serving` |
 | `generate` | prompt, max_tokens | `generated`: text, tokens |
 | `evaluate` | evaluation, languages, pairs | `evaluated`: metrics |
 
@@ -38,9 +39,11 @@ MAX_TEXT_CHARS = 16384
 
 
 class Server:
-    """One loaded version."""
+    """One version: verified, then loaded."""
 
     def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._base: Path | None = None
         self._model: torch.nn.Module | None = None
         self._tokenizer: Tokenizer | None = None
 
@@ -48,8 +51,10 @@ class Server:
         """Carry out one frame. Raises FoedusError with a declared code."""
         given = Fields(frame.fields, frame.type)
         match frame.type:
-            case "serve":
-                return self._serve(given)
+            case "verify":
+                return self._verify(given)
+            case "load":
+                return self._load(given)
             case "generate":
                 return self._generate(given)
             case "evaluate":
@@ -57,31 +62,37 @@ class Server:
             case _:
                 raise InvalidInput("an unknown frame", code="TRAINER_FAILED")
 
-    def _serve(self, given: Fields) -> Frame:
+    def _verify(self, given: Fields) -> Frame:
         folder, base = Path(given.text("folder", 4096)), given.optional_text("base_folder", 4096)
-        threads = given.integer("threads", 1, 1024)
         given.done()
         try:
             manifest = verified(folder)
             base_manifest = verified(Path(base)) if base is not None else None
-            if manifest.about.base != (base_manifest.digest if base_manifest else None):
-                raise InvalidInput("the base is not the one that the version names")
-            from node_agent.training import lora_sft  # seconds of imports, spent on nothing damaged
-
-            lora_sft.settle(threads)
-            model_folder = Path(base or folder) / "files"
-            self._model, self._tokenizer = lora_sft.load_base(model_folder, Precision.BFLOAT16)
-            if base is not None:
-                shape, arrays = read_adapter(folder / "files")
-                self._model = lora_sft.attach(self._model, shape)
-                lora_sft.write_arrays(self._model, arrays)
         except (OSError, InvalidInput) as err:
-            raise PreconditionFailed("the version cannot be served", code="MODEL_UNUSABLE") from err
-        self._model.eval()
-        return Frame(
-            "serving",
-            {"digest": manifest.digest, "base_digest": base_manifest.digest if base_manifest else None},
-        )
+            raise _unusable() from err
+        base_digest = base_manifest.digest if base_manifest else None
+        if manifest.about.base != base_digest:
+            raise _unusable()
+        self._folder, self._base = folder, Path(base) if base is not None else None
+        return Frame("verified", {"digest": manifest.digest, "base_digest": base_digest})
+
+    def _load(self, given: Fields) -> Frame:
+        from node_agent.training import lora_sft
+
+        lora_sft.settle(given.integer("threads", 1, 1024))
+        given.done()
+        if self._folder is None:
+            raise _unusable()
+        model, tokenizer = lora_sft.load_base((self._base or self._folder) / "files", Precision.BFLOAT16)
+        if self._base is not None:
+            try:
+                shape, arrays = read_adapter(self._folder / "files")
+                model = lora_sft.attach(model, shape)
+                lora_sft.write_arrays(model, arrays)
+            except (OSError, InvalidInput) as err:
+                raise _unusable() from err
+        self._model, self._tokenizer = model.eval(), tokenizer
+        return Frame("serving")
 
     def _generate(self, given: Fields) -> Frame:
         from node_agent.training import lora_sft
@@ -135,6 +146,10 @@ def verified(folder: Path) -> Manifest:
         if f"sha256:{found}" != stated.digest:
             raise InvalidInput("a file of the version is not what its manifest states")
     return manifest
+
+
+def _unusable() -> PreconditionFailed:
+    return PreconditionFailed("the version cannot be served", code="MODEL_UNUSABLE")
 
 
 def _pair(value: JsonValue) -> Pair:

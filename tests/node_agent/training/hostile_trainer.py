@@ -36,9 +36,8 @@ class Hostile:
     def loot(self) -> str:
         return self.pairs[0].source
 
-    def delta(self, **changes: Arrays | JsonObject) -> Frame:
-        metrics = changes.get("metrics", self.metrics)
-        return Frame("delta", {"metrics": metrics}, changes.get("arrays", self.zeros()))  # type: ignore[arg-type]
+    def delta(self, metrics: JsonObject | None = None, arrays: Arrays | None = None) -> Frame:
+        return Frame("delta", {"metrics": metrics or self.metrics}, arrays or self.zeros())
 
     def zeros(self) -> Arrays:
         return {name: np.zeros_like(value) for name, value in self.given.items()}
@@ -153,7 +152,7 @@ ATTACKS: tuple[Callable[[Hostile], Frame], ...] = (
 )
 
 
-def _connect(family: int, address: object, text: str) -> None:
+def _connect(family: int, address: str | tuple[str, int], text: str) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as opened:
         opened.connect(address)
         opened.sendall(text.encode())
