@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from node_agent import messages
 from node_agent.connections import Connections, UpdateStream
 from node_agent.directives import number_message
 from node_agent.fetch import FetchCall
@@ -28,7 +29,7 @@ from treaty import names, statement
 from treaty.errors import FoedusError, PolicyDenied, Unavailable
 from treaty.names import Digest, DirectiveNumber, RunId, digest_of
 from treaty.receipt import Crossing, Receipt, sign_receipt
-from treaty.wire.v1 import session_pb2, transfer_pb2, types_pb2
+from treaty.wire.v1 import session_pb2, transfer_pb2
 
 EGRESS: Final = "egress.update"
 DATASET_USE: Final = "dataset.use"
@@ -98,8 +99,11 @@ class GrpcBorder:
         result = session_pb2.RoundResult(
             run=run, round=round_number, number=number_message(number), metrics=metrics, receipt=envelope
         )
-        message = session_pb2.AgentMessage(round_result=result)
-        log_index = await self._confirmed(statement_digest, f"result/{run}", message)
+        # Nothing answers a result by itself: its receipt is submitted beside it and answered by its place in the log.
+        submission = session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=envelope))
+        result_key = digest_of(f"{run}/{round_number}/{number}".encode())
+        self._journal.outbox.put(result_key, moved_on(run), session_pb2.AgentMessage(round_result=result))
+        log_index = await self._confirmed(statement_digest, "record", submission)
         self._journal.crossings.recorded(statement_digest, log_index)
         return log_index
 
@@ -162,11 +166,11 @@ class GrpcBorder:
 
     def refuse_round(self, run: RunId, round_number: int, number: DirectiveNumber, codes: Sequence[str]) -> None:
         result = session_pb2.RoundResult(
-            run=run, round=round_number, number=number_message(number), refusal=refusal_message(codes)
+            run=run, round=round_number, number=number_message(number), refusal=messages.refusal(codes)
         )
         told_apart_by = digest_of(f"{run}/{round_number}/{number}".encode())
         message = session_pb2.AgentMessage(round_result=result)
-        self._journal.outbox.put(told_apart_by, refusal_subject(run), message)
+        self._journal.outbox.put(told_apart_by, moved_on(run), message)
         self.outbox_grew.set()
 
     async def submit(self, envelope: bytes) -> int:
@@ -201,14 +205,9 @@ class GrpcBorder:
         return self._connections.fetch_calls()
 
 
-def refusal_message(codes: Sequence[str]) -> types_pb2.Refusal:
-    """Codes for the other side, the first in front; never a text."""
-    bounded = [code[:64] for code in codes][:64] or ["REFUSED"]
-    return types_pb2.Refusal(code=bounded[0], details=bounded[1:])
-
-
-def refusal_subject(run: RunId) -> str:
-    return f"refusal/{run}"
+def moved_on(run: RunId) -> str:
+    """Outbox subject of what need not be said once the run has moved on."""
+    return f"round/{run}"
 
 
 async def _each(chunks: Iterable[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

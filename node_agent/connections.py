@@ -36,6 +36,7 @@ _SESSION = "/treaty.wire.v1.Session/Connect"
 _UPDATES = "/treaty.wire.v1.Updates/Send"
 _REACH = "/treaty.wire.v1.Reach/"
 _CERTIFICATE_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 10.0
 
 
 class SessionStream:
@@ -56,11 +57,11 @@ class SessionStream:
             except asyncio.InvalidStateError as err:
                 raise Unavailable("the stream to the coordinator has ended") from err
 
-    async def messages(self) -> AsyncIterator[session_pb2.CoordinatorMessage]:
-        """What the coordinator sends, until it ends the stream. Raises: as the coordinator's status says."""
+    async def receive(self) -> session_pb2.CoordinatorMessage | None:
+        """The coordinator's next message; None once it ended the stream in order. Raises: as its status says."""
         async with translated(PEER):
-            async for message in self._call:
-                yield message
+            message = await self._call.read()
+        return message if isinstance(message, session_pb2.CoordinatorMessage) else None  # else: gRPC's EOF
 
 
 class UpdateStream:
@@ -107,8 +108,12 @@ class Connections:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[SessionStream]:
-        """Dial the control stream, on a connection of its own."""
+        """Dial the control stream, on a connection of its own, and shake hands.
+
+        Raises: Unavailable: nobody there, or the handshake was refused; TLS does not say which.
+        """
         async with self._channel(self._leaf()) as channel:
+            await _ready(channel)
             method: grpc.aio.StreamStreamMultiCallable[bytes, session_pb2.CoordinatorMessage] = channel.stream_stream(
                 _SESSION,
                 request_serializer=None,
@@ -146,7 +151,7 @@ class Connections:
 
     def _bulk_channel(self, position: int) -> grpc.aio.Channel:
         identity, kept = self._leaf(), self._bulk[position]
-        if kept is not None and kept[0] is identity:
+        if kept is not None and kept[0] == identity:
             return kept[1]
         # The old channel is dropped, not closed: calls that still run on it hold it until they end.
         channel = self._channel(identity)
@@ -158,6 +163,20 @@ class Connections:
             if kept is not None:
                 await kept[1].close(None)
         self._bulk = [None] * BULK_CONNECTIONS
+
+
+async def _ready(channel: grpc.aio.Channel) -> None:
+    """Wait for the handshake, and no longer than for its first failure."""
+    try:
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                    raise Unavailable(f"{PEER} cannot be reached, or refused the handshake")
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError as err:
+        raise Unavailable(f"{PEER} did not finish the handshake in {_HANDSHAKE_SECONDS:g} s") from err
 
 
 class ReachLine:

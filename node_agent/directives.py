@@ -11,7 +11,7 @@ change what was accepted.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from treaty import names
@@ -99,6 +99,8 @@ class Directive:
     trace_id: str
     """W3C trace id of the operator's command: 32 hexadecimal digits, or empty."""
     action: Action
+    message: bytes = field(default=b"", repr=False, compare=False)
+    """As it arrived; kept while the directive is open."""
 
     @property
     def subject(self) -> str:
@@ -143,6 +145,7 @@ def parse_directive(message: session_pb2.Directive) -> Directive:
         content_digest=_content_digest(message),
         trace_id=message.trace_id,
         action=_action(message),
+        message=message.SerializeToString(deterministic=True),
     )
 
 
@@ -157,8 +160,9 @@ def parse_question(message: session_pb2.Question) -> Question:
 def _content_digest(message: session_pb2.Directive) -> Digest:
     bare = session_pb2.Directive()
     bare.CopyFrom(message)
-    for field in ("number", "content_digest", "trace_id"):
-        bare.ClearField(field)
+    bare.ClearField("number")
+    bare.ClearField("content_digest")
+    bare.ClearField("trace_id")
     return names.digest_of(bare.SerializeToString(deterministic=True))
 
 

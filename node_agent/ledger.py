@@ -48,7 +48,7 @@ class Ledger:
         self._database = database
         self._clock = clock
 
-    def accept(self, directive: Directive, message: session_pb2.Directive) -> None:
+    def accept(self, directive: Directive) -> None:
         """Write an accepted directive and raise the highest number, in one durable transaction. Idempotent."""
         number = directive.number
         with self._database.writing() as connection:
@@ -59,7 +59,7 @@ class Ledger:
                     number.counter,
                     directive.subject,
                     directive.content_digest,
-                    message.SerializeToString(),
+                    directive.message,
                     Standing.OPEN,
                     self._clock.now().isoformat(),
                 ),
