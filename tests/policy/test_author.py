@@ -56,3 +56,10 @@ def test_a_folder_without_a_policy_is_refused(opa_program: Path, tmp_path: Path)
 def test_an_opa_that_is_not_there_is_named_with_the_way_to_get_it() -> None:
     with pytest.raises(NotFound, match=r"no OPA found as 'no-such-opa'; install OPA"):
         author.find_opa("no-such-opa")
+
+
+@pytest.mark.parametrize("name", policies.NAMES)
+def test_a_bundle_is_one_that_opa_itself_reads(opa_program: Path, name: str) -> None:
+    bundle = read_bundle(policies.compiled(name))
+    query = f"data.foedus.{bundle.program.slot}.decision.revision"
+    assert opa(opa_program, "eval", "--bundle", policies.compiled_path(name), "--format=raw", query).strip() == "1"
