@@ -49,7 +49,7 @@ def build(folder: Path, revision: int, *, opa: Path, libraries: Sequence[Path] =
         **modules,
         archive.DATA: exact_json.dump(data) + b"\n",
         archive.VECTORS: exact_json.dump(vectors) + b"\n",
-        archive.MANIFEST: exact_json.dump(_manifest(slot, own, revision, entrypoint)) + b"\n",
+        archive.MANIFEST: exact_json.dump(_manifest(slot, own, revision)) + b"\n",
         archive.WASM: _compile(modules, slot, entrypoint, opa),
     }
     packed = archive.pack(files)
@@ -57,13 +57,14 @@ def build(folder: Path, revision: int, *, opa: Path, libraries: Sequence[Path] =
     return packed
 
 
-def _manifest(slot: str, own: JsonObject, revision: int, entrypoint: str) -> JsonObject:
+def _manifest(slot: str, own: JsonObject, revision: int) -> JsonObject:
+    # The compiled policy is not listed: an OPA that was built without a WebAssembly engine would refuse the bundle, and
+    # one that has it would not run the Rego that people read.
     authority = TREATY if slot == TREATY else authority_of_nation(str(own.get("nation")))
     return {
         "revision": str(revision),
         "roots": [f"foedus/{slot}"],
         "rego_version": 1,
-        "wasm": [{"entrypoint": entrypoint, "module": f"/{archive.WASM}"}],
         "metadata": {"authority": authority},
     }
 

@@ -92,7 +92,6 @@ def read_bundle(packed: bytes) -> Bundle:
         raise InvalidInput("the bundle's revision is not a number of at least 1")
     roots = manifest.texts("roots", max_items=1, min_items=1, max_chars=64)
     manifest.integer("rego_version", 1, 1)
-    manifest.value("wasm")
     authority = manifest.mapping("metadata")
     program = Program(
         authority=_authority(authority.text("authority", 16)),
