@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from treaty import names
 from treaty.errors import InvalidInput, NotFound
+from treaty.label import Classification
 
 MAX_SETTINGS_BYTES: Final = 64 * 1024
 DEFAULT_HOME: Final = "~/.local/share/foedus-agent"
@@ -57,6 +58,14 @@ class Settings:
     tap: str = ""
     """A file to which the plain bytes of everything that leaves are appended; empty: none. For inspection: it grows."""
 
+    region: str = ""
+    """Where the cluster stands, as the treaty's register of accredited regions names it; empty: the nation's first, for
+    example fr-1."""
+    clearance: str = "public"
+    """What the agent's own health and evaluation prompts may see: a classification of the treaty."""
+    address_ranges: str = ""
+    """CIDRs, separated by commas, from which this nation's agents call; empty: the policy is told of none."""
+
     sandbox: Sandbox = Sandbox.REQUIRED
     """`none` lets training run where the kernel offers no confinement; the receipt then says so."""
     policy_engine: PolicyEngine = PolicyEngine.EMBEDDED
@@ -92,6 +101,7 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "log_level": ("debug", "info", "warning", "error"),
     "sandbox": tuple(Sandbox),
+    "clearance": tuple(Classification),
     "policy_engine": tuple(PolicyEngine),
 }
 

@@ -1,0 +1,67 @@
+"""May these manifests come in at all? What can be said without asking anyone: signatures, digests, age, release.
+
+1. each manifest is signed by the threshold of the charter's publishers, and parses;
+2. the first is the version that the directive names, the second its base, which stands alone;
+3. it is releasable to this nation, by name or by a body of the charter that it belongs to;
+4. it is newer than what runs, unless it is what runs, or the fallback that the nation consented to.
+
+Policy is asked afterwards (`node_agent.deploy`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from node_agent.directives import Deploy
+from node_agent.ports import Nation
+from treaty.errors import InvalidInput, PermissionRefused, TrustError
+from treaty.manifest import Manifest, check_newer, parse_manifest
+from treaty.names import Digest
+from treaty.statement import StatementKind
+from treaty.strict_json import canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A version and, where it is an adapter, its base: both signed by the publishers."""
+
+    version: Manifest
+    base: Manifest | None
+
+    @property
+    def all(self) -> tuple[Manifest, ...]:
+        """In the order in which they must be on the shelf."""
+        return (self.version,) if self.base is None else (self.base, self.version)
+
+
+def believed(action: Deploy, nation: Nation) -> Offered:
+    """Raises: BadSignature, TrustError, InvalidInput; PermissionRefused (NOT_RELEASABLE)."""
+    publishers = nation.charter().publishers
+    manifests = []
+    for envelope in action.manifests:  # 1
+        verified = publishers.verify(envelope, StatementKind.MANIFEST)
+        manifest = parse_manifest(canonical(verified.statement.predicate))
+        if manifest.digest != verified.statement.subject_digest:
+            raise TrustError("a manifest is not the one that its signatures are about")
+        manifests.append(manifest)
+    version, bases = manifests[0], manifests[1:]  # 2
+    if version.digest != action.manifest_digest:
+        raise TrustError("the directive names another version than its manifest is", code="DIGEST_MISMATCH")
+    if [manifest.digest for manifest in bases] != ([version.about.base] if version.about.base else []):
+        raise InvalidInput("the directive does not carry exactly the version's base", code="BASE_MISSING")
+    if bases and bases[0].about.base is not None:
+        raise InvalidInput("the version's base is an adapter itself", code="BASE_NOT_WHOLE")
+    members = {code: body.members for code, body in nation.charter().bodies.items()}
+    for manifest in manifests:  # 3
+        if not manifest.about.label.is_releasable_to(nation.code, members):
+            raise PermissionRefused(f"{manifest.ref} is not releasable to {nation.code}", code="NOT_RELEASABLE")
+    return Offered(version, bases[0] if bases else None)
+
+
+def check_age(offered: Manifest, running: Manifest | None, consented_fallback: Digest | None) -> None:
+    """Rule 4. Raises: RollbackRefused."""
+    if running is None or running.about.name != offered.about.name:
+        return
+    if offered.digest in (running.digest, consented_fallback):
+        return
+    check_newer(running.about.version, offered.about.version)
