@@ -29,7 +29,7 @@ import structlog
 from node_agent import admission, consents
 from node_agent.admission import Offered
 from node_agent.decisions import Decisions
-from node_agent.deployment import Deployment, first_report, journaled
+from node_agent.deployment import NOT_MEASURED, Deployment, first_report, journaled
 from node_agent.directives import AbortRollout, Deploy, Directive
 from node_agent.fetch import GrpcChunkSource
 from node_agent.gates import Gates, GateWorse, Losses, codes_of

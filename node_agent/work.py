@@ -8,7 +8,7 @@ them needs the coordinator; where one fails for a moment it goes on, and says so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from node_agent.decisions import Decisions, Place
 from node_agent.deploy import Deployer
 from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadTreatyPolicy, Question, Round
 from node_agent.gates import Gates
+from node_agent.home import Home
 from node_agent.outgoing import OutgoingFolder
 from node_agent.ports import Core, NationAnswer
 from node_agent.rounds import RoundWorker
@@ -158,9 +159,10 @@ class Work:
             await journal.changed(generation)
 
 
-def build(core: Core, settings: Settings, secrets: Sequence[Path]) -> Work:
-    """The workers of an agent. `secrets`: files that no child may read; those that exist are probed."""
-    held = tuple(path for path in secrets if path.is_file())
+def build(core: Core, settings: Settings) -> Work:
+    """The workers of an agent. Its keys and journal are what every child must fail to open."""
+    home = Home(core.folders.home)
+    held = tuple(path for path in (home.agent_key, home.ca_key, home.journal) if path.is_file())
     sandbox = SandboxMode(settings.sandbox)
     threads, scratch = settings.trainer_threads, core.folders.scratch
     place = Place(
