@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -36,7 +37,7 @@ async def whoami(world: CharterBuilder) -> AsyncIterator[str]:
             raise
 
     def identity() -> credentials.ServerIdentity:
-        cas = [nation.ca_pem.encode() for nation in charter.nations.values()]
+        cas = tuple(nation.ca_pem.encode() for nation in charter.nations.values())
         return credentials.ServerIdentity(server_identity.key_pem(), server_identity.certificate_pem(), cas)
 
     server = grpc.aio.server()
@@ -125,6 +126,31 @@ def test_a_server_certificate_is_no_client_and_a_fresh_one_tolerates_a_late_cloc
     assert check_leaf(leaf.certificate, world.charter(), NOW - timedelta(minutes=90)).nation == FR
 
 
+async def test_a_certificate_that_expires_speaks_no_more_even_where_tls_resumes_its_session() -> None:
+    world = CharterBuilder()
+    shown = issue_client(
+        world.cas[FR],
+        agent_id(FR, DOMAIN, "par-1"),
+        datetime.now(UTC) - timedelta(hours=1),
+        timedelta(hours=1, seconds=2),
+    )
+    async with whoami(world) as target:
+        assert await ask(target, world, shown)
+        while datetime.now(UTC) <= shown.certificate.not_valid_after_utc:
+            with suppress(IdentityRefused, Unavailable):
+                await ask(target, world, shown)
+        with pytest.raises((IdentityRefused, Unavailable)):
+            await ask(target, world, shown)
+
+
+async def test_many_handshakes_at_once_all_succeed() -> None:
+    world = CharterBuilder()
+    shown = issue_client(world.cas[FR], agent_id(FR, DOMAIN, "par-1"), datetime.now(UTC))
+    async with whoami(world) as target:
+        answers = await asyncio.gather(*(ask(target, world, shown) for _ in range(48)))
+    assert len(answers) == 48
+
+
 async def test_a_fetcher_that_fails_lets_nobody_in() -> None:
     world = CharterBuilder()
     answers = [True]
@@ -134,7 +160,7 @@ async def test_a_fetcher_that_fails_lets_nobody_in() -> None:
             raise Unavailable("the store does not answer")
         answers.pop()
         issued = issue_server(world.coordinator_ca, ["localhost"], datetime.now(UTC))
-        cas = [world.cas[FR].certificate_pem()]
+        cas = (world.cas[FR].certificate_pem(),)
         return credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), cas)
 
     server = grpc.aio.server()

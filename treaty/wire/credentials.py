@@ -1,14 +1,19 @@
 """TLS credentials for both ends, made so that what has ended cannot come back.
 
-The server hands out a *fresh* configuration at every handshake: with a cached one, TLS session resumption lets an
-expired client certificate back in. The fetcher runs on a foreign thread. Where it raises, gRPC would silently go on
-with the old credentials; instead we log and hand out roots that nobody's certificate verifies under: fail closed.
+A server's configuration is handed out when it changed and not otherwise: a fresh one at every handshake would end TLS
+session resumption, but gRPC 1.85 frees the handshaker that another handshake still uses and the process dies
+(docs/adr/0004). So resumption stays, an expired certificate can finish a *handshake* by it, and it is the check at every
+call (`treaty.wire.certificates.check_leaf`) that lets nothing expired, foreign or revoked speak.
+
+The fetcher runs on a foreign thread. Where it raises, gRPC would silently go on with the old credentials; instead we log
+and hand out roots that nobody's certificate verifies under: fail closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import grpc
@@ -27,7 +32,7 @@ class ServerIdentity:
 
     key: bytes
     certificate: bytes
-    client_cas: Sequence[bytes]
+    client_cas: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +47,52 @@ class ClientIdentity:
         return cls(issued.key_pem(), issued.certificate_pem())
 
 
-def mutual_server_credentials(fetch: Callable[[], ServerIdentity]) -> grpc.ServerCredentials:
-    """Server credentials that require a client certificate; `fetch` is asked at every handshake."""
-    nobody = new_ca("nobody", "invalid.example", datetime.now(UTC)).certificate_pem()
-    last = fetch()
+class _Fetcher:
+    """Asks for the server's identity at every handshake and says only what changed since the last answer."""
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        nonlocal last
+    def __init__(self, fetch: Callable[[], ServerIdentity], *, asks_for_clients: bool) -> None:
+        self._fetch = fetch
+        self._asks_for_clients = asks_for_clients
+        self._nobody = new_ca("nobody", "invalid.example", datetime.now(UTC)).certificate_pem()
+        self._told = fetch()
+        self._lock = threading.Lock()
+
+    def first(self) -> grpc.ServerCertificateConfiguration:
+        return self._configuration(self._told)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """The configuration if it is not the one last told, otherwise None."""
+        with self._lock:
+            current = self._current()
+            if current == self._told:
+                return None
+            self._told = current
+            return self._configuration(current)
+
+    def _current(self) -> ServerIdentity:
         try:
-            last = fetch()
-            roots = b"".join(last.client_cas) or nobody
+            return self._fetch()
         except (FoedusError, OSError):
             log.exception("server identity not available, refusing every handshake")
-            roots = nobody
-        return grpc.ssl_server_certificate_configuration([(last.key, last.certificate)], roots)
+            return replace(self._told, client_cas=(self._nobody,))
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    def _configuration(self, identity: ServerIdentity) -> grpc.ServerCertificateConfiguration:
+        pair = [(identity.key, identity.certificate)]
+        if not self._asks_for_clients:
+            return grpc.ssl_server_certificate_configuration(pair)
+        return grpc.ssl_server_certificate_configuration(pair, b"".join(identity.client_cas) or self._nobody)
+
+
+def mutual_server_credentials(fetch: Callable[[], ServerIdentity]) -> grpc.ServerCredentials:
+    """Server credentials that require a client certificate; `fetch` is asked at every handshake."""
+    fetcher = _Fetcher(fetch, asks_for_clients=True)
+    return grpc.dynamic_ssl_server_credentials(fetcher.first(), fetcher.changed, require_client_authentication=True)
 
 
 def plain_server_credentials(fetch: Callable[[], ServerIdentity]) -> grpc.ServerCredentials:
     """Server-authenticated TLS for Reach: no client certificate is asked."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        identity = fetch()
-        return grpc.ssl_server_certificate_configuration([(identity.key, identity.certificate)])
-
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=False)
+    fetcher = _Fetcher(fetch, asks_for_clients=False)
+    return grpc.dynamic_ssl_server_credentials(fetcher.first(), fetcher.changed, require_client_authentication=False)
 
 
 def mutual_channel(
