@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -74,27 +75,50 @@ class Services:
     registry: Registry
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A coordinator that listens."""
+
+    core: Core
+    services: Services
+    endpoints: Mapping[str, str]
+
+
 async def serve(home: Home) -> None:
-    """Run the coordinator of `home` until SIGTERM or SIGINT. Raises as `core.opened`; Unavailable: a port is taken."""
+    """Run the coordinator of `home` until SIGTERM or SIGINT. Raises as `running`."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with running(home) as coordinator:
+        home.write_endpoints(dict(coordinator.endpoints))
+        log.info("serving", **coordinator.endpoints)
+        await stopping.wait()
+        log.info("stopping")
+
+
+@asynccontextmanager
+async def running(home: Home) -> AsyncIterator[Running]:
+    """The coordinator of `home`, listening for the length of the body.
+
+    Raises: as `core.opened`; Unavailable: a port is taken.
+    """
     async with opened(home) as core:
         services = _services(core)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(loop(), name=name) for name, loop in _loops(core, services).items()]
+            loops = [tasks.create_task(loop(), name=name) for name, loop in _loops(core, services).items()]
             try:
-                await _serve(core, services, stopping)
+                async with _listening(core, services) as servers:
+                    yield Running(core, services, servers.endpoints)
             finally:
                 await services.workers.close()
-                for task in running:
-                    task.cancel()
+                for loop in loops:
+                    loop.cancel()
 
 
-async def _serve(core: Core, services: Services, stopping: asyncio.Event) -> None:
+@asynccontextmanager
+async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
     await services.parties.adopt()
-    charter = core.trust.charter
     certificate = ServerCertificate(
         core.home.ca(),
         lambda: core.trust.charter.coordinator.dns_names,
@@ -102,13 +126,10 @@ async def _serve(core: Core, services: Services, stopping: asyncio.Event) -> Non
         utc_now,
         timedelta(seconds=core.settings.server_certificate_seconds),
     )
-    servers = Servers(core.settings, certificate, charter.coordinator.dns_names[0])
+    servers = Servers(core.settings, certificate, core.trust.charter.coordinator.dns_names[0])
     try:
         await servers.start(_servicers(core, services))
-        core.home.write_endpoints(servers.endpoints)
-        log.info("serving", **servers.endpoints)
-        await stopping.wait()
-        log.info("stopping")
+        yield servers
     finally:
         for connection in core.connections.all():
             connection.cut("COORDINATOR_STOPPING")

@@ -10,8 +10,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from treaty.errors import InvalidInput
 
 MAX_SETTINGS_BYTES = 64 * 1024
@@ -68,6 +66,8 @@ def read_settings(path: Path) -> Settings:
     """The settings in `path`; the defaults where there is no such file. Raises InvalidInput, naming the key."""
     if not path.exists():
         return Settings()
+    import yaml  # a tenth of a second that a coordinator without settings need not spend
+
     text = path.read_bytes()
     if len(text) > MAX_SETTINGS_BYTES:
         raise InvalidInput(f"{path} has more than {MAX_SETTINGS_BYTES} bytes")

@@ -15,20 +15,21 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
 
 from controlplane.api.calls import Call, LiveCalls
-from controlplane.api.metrics import CALL_SECONDS, CALLS, REFUSED
+from controlplane.api.metrics import CALL_SECONDS, CALLS
 from controlplane.api.roles import check_role
 from controlplane.api.trace import trace_id_of
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock
 from controlplane.services.trust import Trust
 from treaty.errors import FoedusError, PermissionRefused, ResourceExhausted, Unavailable
-from treaty.names import SpiffeId, SpiffeRole
+from treaty.names import AgentId, SpiffeId, SpiffeRole
 from treaty.wire.limits import UNARY_DEADLINE_SECONDS
 from treaty.wire.peer import peer_leaf
 from treaty.wire.status import grpc_status, grpc_status_code_only
@@ -86,10 +87,12 @@ class Gate(grpc.aio.ServerInterceptor):
         """Let the call in, serve it and say how it ended."""
         started = time.monotonic()
         name = method.rpartition(".")[2]
-        is_across_border = True
+        caller: SpiffeId | None = None
         try:
-            call = await self._admitted(method, context)
-            is_across_border = call.caller.role is SpiffeRole.AGENT
+            leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
+            caller = self.trust.identify(leaf)  # 1
+            await self._permit(caller, method, leaf.not_valid_after_utc)  # 2, 3
+            call = Call(caller, method, trace_id_of(context.invocation_metadata() or ()), leaf.not_valid_after_utc)
             remaining = (call.not_after - self.clock()).total_seconds()
             with self.calls.entered(call), structlog.contextvars.bound_contextvars(trace_id=call.trace_id):
                 async with call.alive(remaining):
@@ -103,28 +106,24 @@ class Gate(grpc.aio.ServerInterceptor):
             log.exception("call failed", method=name)
             failure = FoedusError("the coordinator failed to serve this call; its log says why")
         CALLS.labels(name, failure.code).inc()
-        return await context.abort(*(grpc_status_code_only(failure) if is_across_border else grpc_status(failure)))
+        log.warning("call refused", method=name, caller=str(caller or "unknown"), code=failure.code)
+        is_person = caller is not None and caller.role is not SpiffeRole.AGENT
+        return await context.abort(*(grpc_status(failure) if is_person else grpc_status_code_only(failure)))  # 5
 
-    async def _admitted(self, method: str, context: Context) -> Call:
-        """Steps 1 to 3. Raises what refuses the caller."""
-        caller: SpiffeId | None = None
+    async def _permit(self, caller: SpiffeId, method: str, not_after: datetime) -> None:
+        """Steps 2 and 3. Raises what refuses the caller."""
+        check_role(method, caller)
+        if caller.role is SpiffeRole.AGENT:
+            await self._check_agent(caller, not_after)
+        if self.calls.count_of(caller) >= MAX_CALLS_PER_CALLER:
+            raise ResourceExhausted(f"{caller} has {MAX_CALLS_PER_CALLER} calls in progress")
+
+    async def _check_agent(self, agent: AgentId, not_after: datetime) -> None:
         try:
-            leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
-            caller = self.trust.identify(leaf)
-            check_role(method, caller)
-            if caller.role is SpiffeRole.AGENT:
-                try:
-                    self.nations.check_accepted(caller)
-                except PermissionRefused:
-                    await self.nations.knocked(caller, leaf.not_valid_after_utc)
-                    raise
-            if self.calls.count_of(caller) >= MAX_CALLS_PER_CALLER:
-                raise ResourceExhausted(f"{caller} has {MAX_CALLS_PER_CALLER} calls in progress")
-        except FoedusError as refusal:
-            REFUSED.labels(refusal.code).inc()
-            log.warning("caller refused", method=method, caller=str(caller or "unknown"), code=refusal.code)
+            self.nations.check_accepted(agent)
+        except PermissionRefused:
+            await self.nations.knocked(agent, not_after)
             raise
-        return Call(caller, method, trace_id_of(context.invocation_metadata() or ()), leaf.not_valid_after_utc)
 
 
 async def _in_time(serve: Callable[[], Awaitable[Any]]) -> Any:

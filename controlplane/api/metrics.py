@@ -19,7 +19,6 @@ def _gauge(name: str, says: str, *labels: str) -> Gauge:
 
 
 CALLS: Final = _counter("calls", "Calls by method and outcome: OK, or a refusal's code", "method", "code")
-REFUSED: Final = _counter("refusals", "Callers refused at the gate, by code", "code")
 CALL_SECONDS: Final = Histogram(
     _P + "call_seconds",
     "Duration of calls",

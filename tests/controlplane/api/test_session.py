@@ -1,0 +1,171 @@
+"""The Session over real mutual TLS: who gets in, what is said, what is said again, what ends it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from controlplane.domain.directives import EndRun
+from controlplane.services.nations import agent_resource_name
+from tests.controlplane.api.world import DE, FR, NONCE, World, agent, failure, home_of, load_charter, serving, world
+from treaty.errors import PreconditionFailed
+from treaty.names import DirectiveNumber, RunId
+from treaty.resources.meta import find_condition
+from treaty.resources.nations import NODE_AGENT
+from treaty.wire.v1 import operator_pb2, session_pb2, types_pb2
+
+TRACE = "ab" * 16
+PAR = agent()
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path) as started:
+        yield started
+
+
+async def test_an_agent_that_nobody_accepted_is_refused_and_its_attempt_is_kept_for_the_operator(there: World) -> None:
+    refused = await failure(there.connect(PAR))
+    assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert refused.details() == "NOT_ACCEPTED"  # a code across the border, no text
+    known = await there.coordinator.core.store.resources.get(NODE_AGENT, agent_resource_name(PAR))
+    condition = find_condition(known.status.conditions, "Accepted")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "AwaitingOperator")
+
+
+async def test_an_accepted_agent_is_welcomed_with_its_nonce_and_the_records_checkpoint(there: World) -> None:
+    await there.accept(PAR)
+    stream = await there.connect(PAR)
+    assert stream.welcome.nonce == NONCE
+    assert stream.welcome.protocol == 1
+    assert stream.welcome.charter_digest == there.charters.charter().digest
+    assert not stream.welcome.is_behind
+    assert b"coordinator.treaty.example/log" in stream.welcome.checkpoint.note
+
+
+async def test_a_directive_is_sent_again_after_a_reconnect_until_it_is_answered(there: World) -> None:
+    await there.accept(PAR)
+    fleet = there.coordinator.core.fleet
+    number = await fleet.direct(PAR, EndRun(RunId("r1")), TRACE)
+    first = await there.connect(PAR)
+    assert (await first.next("directive")).directive.trace_id == TRACE
+    first.call.cancel()
+    second = await there.connect(PAR)
+    again = (await second.next("directive")).directive
+    assert DirectiveNumber(again.number.epoch, again.number.counter) == number
+    assert again.end_run.run == "r1"
+    await second.acknowledge(again.number)
+    await answered(there, number, "acked")
+    third = await there.connect(PAR, highest_accepted=again.number, open=[again.number])
+    assert await fleet.direct(PAR, EndRun(RunId("r2")), TRACE) > number
+    assert (await third.next("directive")).directive.end_run.run == "r2"  # the answered one did not come before it
+
+
+async def test_a_refused_content_is_not_sent_again_until_it_changes(there: World) -> None:
+    await there.accept(PAR)
+    fleet = there.coordinator.core.fleet
+    stream = await there.connect(PAR)
+    number = await fleet.direct(PAR, EndRun(RunId("r1")), TRACE)
+    await stream.acknowledge((await stream.next("directive")).directive.number, "RUN_UNKNOWN")
+    await answered(there, number, "nacked")
+    assert await fleet.direct(PAR, EndRun(RunId("r1")), TRACE) == number
+    assert await fleet.direct(PAR, EndRun(RunId("r2")), TRACE) > number
+    assert (await stream.next("directive")).directive.end_run.run == "r2"
+
+
+async def test_an_agent_that_is_ahead_of_the_journal_stops_all_directing_until_recovery(there: World) -> None:
+    await there.accept(PAR)
+    await there.accept(agent(DE, "ber-1"))
+    ahead = types_pb2.DirectiveNumber(epoch=1, counter=99)
+    stream = await there.connect(PAR, highest_accepted=ahead)
+    assert stream.welcome.is_behind
+    core = there.coordinator.core
+    with pytest.raises(PreconditionFailed, match=r"accepted directive 1\.99"):
+        await core.fleet.direct(agent(DE, "ber-1"), EndRun(RunId("r1")), TRACE)
+    for name in ("fr-par-1", "de-ber-1"):
+        known = await core.store.resources.get(NODE_AGENT, name)
+        condition = find_condition(known.status.conditions, "Directed")
+        assert condition is not None
+        assert (condition.status, condition.reason) == ("False", "CoordinatorBehind")
+
+
+async def test_a_gap_in_the_status_asks_for_a_full_report(there: World) -> None:
+    await there.accept(PAR)
+    stream = await there.connect(PAR)
+    await stream.say(session_pb2.AgentMessage(status=session_pb2.Status(sequence=1, is_full=True)))
+    await stream.say(session_pb2.AgentMessage(status=session_pb2.Status(sequence=3, brake_on=True)))
+    await stream.next("report_request")
+
+
+async def test_the_second_stream_of_an_agent_replaces_the_first(there: World) -> None:
+    await there.accept(PAR)
+    first = await there.connect(PAR)
+    await there.connect(PAR)
+    ended = await first.ended()
+    assert ended.details() == "REPLACED"
+    assert there.coordinator.core.fleet.connected() == {FR: PAR}
+
+
+async def test_a_revocation_cuts_the_live_stream_and_the_agent_does_not_return(there: World) -> None:
+    await there.accept(PAR)
+    stream = await there.connect(PAR)
+    revoke = operator_pb2.RevokeAgentRequest(subject=str(PAR), reason="lost")
+    await there.operator().RevokeAgent(revoke)
+    ended = await stream.ended()
+    assert (ended.code(), ended.details()) == (grpc.StatusCode.UNAUTHENTICATED, "REVOKED")
+    assert (await failure(there.connect(PAR))).details() == "REVOKED"
+
+
+async def test_a_stream_ends_with_its_certificate(there: World) -> None:
+    await there.accept(PAR)
+    stream = await there.connect(PAR, certificate=there.certificate(PAR, lifetime=timedelta(seconds=2)))
+    assert (await stream.ended()).details() == "EXPIRED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"protocol_min": 2, "protocol_max": 3}, "PROTOCOL_UNSUPPORTED"),
+        ({"nonce": b"short"}, "INVALID_INPUT"),
+        ({"delegations": [b"{}"] * 65}, "LIMIT_EXCEEDED"),
+        ({"agent_version": "latest"}, "INVALID_INPUT"),
+        ({"log_size": 3}, "INVALID_INPUT"),
+    ],
+)
+async def test_a_hello_that_cannot_be_served_ends_the_stream_with_its_code(
+    there: World, fields: dict[str, Any], code: str
+) -> None:
+    await there.accept(PAR)
+    assert (await failure(there.connect(PAR, **fields))).details() == code
+
+
+async def test_a_delegation_of_another_nation_is_refused(there: World) -> None:
+    await there.accept(PAR)
+    foreign = there.delegation(agent(DE, "par-1"))
+    refused = await failure(there.connect(PAR, delegations=[foreign]))
+    assert refused.details() == "NOT_A_PARTY"
+
+
+async def test_a_restarted_coordinator_sends_what_was_not_answered(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    await load_charter(home, charters.signed())
+    async with serving(home, charters) as before:
+        await before.accept(PAR)
+        number = await before.coordinator.core.fleet.direct(PAR, EndRun(RunId("r1")), TRACE)
+    async with serving(home, charters) as after:
+        stream = await after.connect(PAR)
+        directive = (await stream.next("directive")).directive
+        assert DirectiveNumber(directive.number.epoch, directive.number.counter) == number
+
+
+async def answered(there: World, number: DirectiveNumber, state: str) -> None:
+    """Wait until the journal has the agent's word."""
+    store = there.coordinator.core.store
+    while (await store.directives.find(str(PAR), number)).state != state:
+        await store.wait_for_commit(store.commit_count, 0.5)
