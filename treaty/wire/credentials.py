@@ -2,11 +2,11 @@
 
 A server's configuration is handed out when it changed and not otherwise: a fresh one at every handshake would end TLS
 session resumption, but gRPC 1.85 frees the handshaker that another handshake still uses and the process dies
-(docs/adr/0004). So resumption stays, an expired certificate can finish a *handshake* by it, and it is the check at every
-call (`treaty.wire.certificates.check_leaf`) that lets nothing expired, foreign or revoked speak.
+(docs/adr/0004). So resumption stays, an expired certificate can finish a *handshake* by it, and it is the check at
+every call (`treaty.wire.certificates.check_leaf`) that lets nothing expired, foreign or revoked speak.
 
-The fetcher runs on a foreign thread. Where it raises, gRPC would silently go on with the old credentials; instead we log
-and hand out roots that nobody's certificate verifies under: fail closed.
+The fetcher runs on a foreign thread. Where it raises, gRPC would silently go on with the old credentials; instead we
+log and hand out roots that nobody's certificate verifies under: fail closed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import cast
 
 import grpc
 import structlog
@@ -86,13 +87,19 @@ class _Fetcher:
 def mutual_server_credentials(fetch: Callable[[], ServerIdentity]) -> grpc.ServerCredentials:
     """Server credentials that require a client certificate; `fetch` is asked at every handshake."""
     fetcher = _Fetcher(fetch, asks_for_clients=True)
-    return grpc.dynamic_ssl_server_credentials(fetcher.first(), fetcher.changed, require_client_authentication=True)
+    return _dynamic(fetcher, require_client_authentication=True)
 
 
 def plain_server_credentials(fetch: Callable[[], ServerIdentity]) -> grpc.ServerCredentials:
     """Server-authenticated TLS for Reach: no client certificate is asked."""
     fetcher = _Fetcher(fetch, asks_for_clients=False)
-    return grpc.dynamic_ssl_server_credentials(fetcher.first(), fetcher.changed, require_client_authentication=False)
+    return _dynamic(fetcher, require_client_authentication=False)
+
+
+def _dynamic(fetcher: _Fetcher, *, require_client_authentication: bool) -> grpc.ServerCredentials:
+    # The stubs do not know that None means "no change"; grpc's own documentation says so.
+    changed = cast("Callable[[], grpc.ServerCertificateConfiguration]", fetcher.changed)
+    return grpc.dynamic_ssl_server_credentials(fetcher.first(), changed, require_client_authentication)
 
 
 def mutual_channel(
