@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from node_agent.journal import SqliteJournal
 from node_agent.ports import Nation
 from treaty.charter import Charter
-from treaty.errors import BadSignature, InvalidInput, TrustError
+from treaty.errors import BadSignature, InvalidInput, NotFound, TrustError
 from treaty.log import Checkpoint, follow, verify_checkpoint
 from treaty.wire.v1 import types_pb2
 
@@ -40,6 +40,13 @@ class LogWatch:
         if not isinstance(size, int) or not isinstance(root, str):
             raise InvalidInput("the kept checkpoint is malformed")
         return Checkpoint(self._nation.charter().log_origin, size, bytes.fromhex(root))
+
+    def last_note(self) -> bytes:
+        """The signed note behind `last`. Raises: NotFound: none was seen."""
+        document = self._journal.document(_KIND, _NAME)
+        if document is None:
+            raise NotFound("no checkpoint was seen yet")
+        return str(document.body["note"]).encode()
 
     @property
     def alarm(self) -> str:

@@ -332,7 +332,7 @@ class Core:
 
 
 class Workers(Protocol):
-    """What is done about directives. Built by `node_agent.assembly` from a `Core`."""
+    """What is done about directives. Built by `node_agent.work` from a `Core`."""
 
     async def start(self) -> None:
         """Take up what was there before: policies in force, the version in service. Raises: Corrupt."""

@@ -1,0 +1,116 @@
+"""`check`: finds the cause before anything is spent, one thing after the other, from the network up.
+
+settings and keys → proxy variables → name resolution → a TLS server → its certificate is the charter's coordinator's →
+clocks → the same charter → our certificate → the log. The first that fails usually explains those after it, which are
+left out where they cannot be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+from node_agent import reach
+from node_agent.agent import Foundation
+from node_agent.charters import host_of
+from node_agent.connections import reach_line, shown_certificate
+from node_agent.identity import is_charter_current
+from node_agent.joining import Finding, check_issuer, clock_finding, of
+from node_agent.logwatch import LogWatch
+from node_agent.settings import proxy_environment
+from treaty.errors import FoedusError
+from treaty.fields import timestamp_text
+
+RESOLVE_SECONDS = 5.0
+
+
+async def check(base: Foundation) -> AsyncIterator[Finding]:
+    """The findings, each as soon as it is known."""
+    yield Finding("home", is_good=True, text=f"{base.nation.agent_id}")
+    yield _charter(base)
+    yield _delegation(base)
+    yield _proxies()
+    for address in dict.fromkeys((base.membership.coordinator, base.membership.reach)):
+        finding = await _resolves(address)
+        yield finding
+        if not finding.is_good:
+            return
+    try:
+        shown = await shown_certificate(base.membership.reach)
+        check_issuer(shown, base.nation.charter())
+    except FoedusError as err:
+        yield of("tls", err)
+        return
+    yield Finding("tls", is_good=True, text="the server is the charter's coordinator")
+    try:
+        async for finding in _reach(base):
+            yield finding
+    except FoedusError as err:
+        yield of("reach", err)
+    yield _log(base)
+
+
+async def _reach(base: Foundation) -> AsyncIterator[Finding]:
+    charter = base.nation.charter()
+    async with reach_line(base.membership.reach, charter.coordinator.ca_pem, base.customs) as line:
+        greeting = await reach.greet(line)
+        yield clock_finding(greeting, base.clock.now())
+        if greeting.charter_digest == charter.digest:
+            yield Finding("same charter", is_good=True, text=f"version {charter.version} on both sides")
+        else:
+            text = f"the coordinator shows {greeting.charter_digest}, this agent has version {charter.version}"
+            yield Finding("same charter", is_good=False, text=text, remedy="a running agent follows it by itself")
+        code = await reach.diagnose(line, base.nation.leaf().issued)
+        if code == reach.ACCEPTED:
+            yield Finding("certificate", is_good=True, text="mutual TLS lets this agent in")
+        else:
+            yield of("certificate", reach.refusal(code, base.nation.agent_id))
+
+
+def _charter(base: Foundation) -> Finding:
+    charter = base.nation.charter()
+    if is_charter_current(charter, base.clock.now()):
+        text = f"{charter.treaty} version {charter.version}, {charter.digest}"
+        return Finding("charter", is_good=True, text=text)
+    text = f"version {charter.version} expired at {timestamp_text(charter.expires_at)}"
+    return Finding("charter", is_good=False, text=text, remedy="the founders sign a new version")
+
+
+def _delegation(base: Foundation) -> Finding:
+    own = [found for found in base.nation.delegations() if found.key.key_id == base.nation.key.key_id]
+    if own:
+        return Finding("delegation", is_good=True, text=f"until {timestamp_text(own[0].expires_at)}")
+    return Finding(
+        "delegation",
+        is_good=False,
+        text="this agent's key is not delegated",
+        remedy="run 'foedus-agent delegate agent'",
+    )
+
+
+def _proxies() -> Finding:
+    found = proxy_environment()
+    if not found:
+        return Finding("proxy", is_good=True, text="no proxy variables are set")
+    shown = ", ".join(sorted(found))
+    return Finding("proxy", is_good=True, text=f"set, and followed by gRPC: {shown}")
+
+
+async def _resolves(address: str) -> Finding:
+    host, port = host_of(address), int(address.rpartition(":")[2])
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return Finding("name", is_good=False, text=f"{host} does not resolve", remedy="check DNS, or /etc/hosts")
+    return Finding("name", is_good=True, text=f"{host} is {found[0][4][0]}")
+
+
+def _log(base: Foundation) -> Finding:
+    watch = LogWatch(base.journal, base.nation)
+    if watch.alarm:
+        return Finding("log", is_good=False, text=watch.alarm, remedy="run 'foedus-agent log verify'")
+    last = watch.last()
+    return Finding("log", is_good=True, text=f"{last.size} entries seen" if last else "nothing seen yet")

@@ -1,0 +1,69 @@
+"""`approve` and `refuse`: a person's word, signed with their own key and handed to the agent by the journal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node_agent.cli.opening import opened
+from node_agent.cli.output import say
+from node_agent.cli.program import HomeOption, home_of, verb
+
+approve_app = verb()
+refuse_app = verb()
+
+Rollout = Annotated[str, typer.Argument(help="The rollout that waits; see 'foedus-agent status'.")]
+KeyFile = Annotated[Path, typer.Option("--key", metavar="FILE", help="The person's private key.")]
+Passphrase = Annotated[Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Its passphrase.")]
+Days = Annotated[int, typer.Option(min=1, max=3650, help="How long the word holds.")]
+
+
+@approve_app.command()
+def approve(
+    ctx: typer.Context,
+    rollout: Rollout,
+    key: KeyFile,
+    passphrase_file: Passphrase = None,
+    days: Days = 30,
+    home: HomeOption = None,
+) -> None:
+    """A person's yes to exactly the version and the fallback that the rollout asks for."""
+    _answer(ctx, home, rollout, key, passphrase_file, days=days, is_yes=True)
+
+
+@refuse_app.command()
+def refuse(
+    ctx: typer.Context,
+    rollout: Rollout,
+    key: KeyFile,
+    passphrase_file: Passphrase = None,
+    days: Days = 30,
+    home: HomeOption = None,
+) -> None:
+    """A person's no to a rollout."""
+    _answer(ctx, home, rollout, key, passphrase_file, days=days, is_yes=False)
+
+
+def _answer(
+    ctx: typer.Context,
+    home: HomeOption,
+    rollout: str,
+    key_file: Path,
+    passphrase_file: Path | None,
+    *,
+    days: int,
+    is_yes: bool,
+) -> None:
+    from node_agent import consents
+    from treaty.keys import read_signing_key
+
+    passphrase = passphrase_file.read_bytes().rstrip(b"\n") if passphrase_file else None
+    key = read_signing_key(key_file, passphrase=passphrase)
+    give = consents.approve if is_yes else consents.refuse
+    now = datetime.now(UTC).replace(microsecond=0)
+    with opened(home_of(ctx, home)) as base:
+        consent = give(base.journal, base.nation, rollout, key, now, valid_for=timedelta(days=days))
+    say(f"{consent.answer} to {consent.subject} in rollout {rollout}, until {consent.expires_at:%Y-%m-%d}")

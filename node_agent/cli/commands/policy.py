@@ -1,0 +1,39 @@
+"""`policy load`: put this nation's overlay in force."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node_agent.cli.opening import opened
+from node_agent.cli.output import say
+from node_agent.cli.program import HomeOption, home_of, noun
+
+app = noun("Put this nation's own policy in force.")
+
+
+@app.command()
+def load(
+    ctx: typer.Context,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The compiled bundle, from 'foedus policy sign'.")],
+    envelope: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its signed statement; BUNDLE with .dsse.json by default.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Verify an overlay signed by this nation's person and hand it to the agent, which puts it in force."""
+    from node_agent import bundles
+    from treaty.errors import NotFound
+
+    signed = envelope or bundle.with_name(f"{bundle.name}.dsse.json")
+    try:
+        packed, word = bundle.read_bytes(), signed.read_bytes()
+    except FileNotFoundError as err:
+        raise NotFound(f"no file {err.filename}", remedy="make both with 'foedus policy sign'") from err
+    with opened(home_of(ctx, home)) as base:
+        policies, now = base.home.folders().policies, datetime.now(UTC)
+        verified = bundles.offer_overlay(base.journal, policies, base.nation, packed, word, now)
+    say(f"overlay revision {verified.accepted.revision} is with the agent ({verified.accepted.digest})")

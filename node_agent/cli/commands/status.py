@@ -1,0 +1,80 @@
+"""`status`: connection, lease, what is served, rollouts and why they wait, approvals with the command, brake, data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from node_agent.cli.opening import opened
+from node_agent.cli.output import Format, facts, show, table
+from node_agent.cli.program import HomeOption, home_of, verb
+
+app = verb()
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
+    home: HomeOption = None,
+) -> None:
+    """Connection, what is served, what waits and for whom."""
+    from node_agent.overview import overview
+
+    with opened(home_of(ctx, home)) as base:
+        seen: dict[str, Any] = overview(base)
+    if output is not Format.TABLE:
+        show(seen, output)
+        return
+    facts(_facts(seen))
+    _section("ROLLOUT", ("STATE", "WHY", "PULLED", "SINCE"), [_rollout(entry, seen) for entry in seen["rollouts"]])
+    _section(
+        "DATASET",
+        ("PURPOSES", "CLASS", "RECORDS"),
+        [
+            (entry["name"], ",".join(entry["purposes"]), entry["class"], str(entry["records"]))
+            for entry in seen["datasets"]
+            if not entry["withdrawn"]
+        ],
+    )
+    for approval in seen["approvals"]:
+        typer.echo(f"\n{approval['model']} waits for a person ({', '.join(approval['codes'])}):")
+        typer.echo(f"  {approval['command']}")
+
+
+def _facts(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    connection, charter, policies, log = seen["connection"], seen["charter"], seen["policies"], seen["log"]
+    trouble = connection.get("trouble") or {}
+    rows = [
+        ("agent", seen["agent"]),
+        ("connection", connection["state"]),
+        ("coordinator", seen["coordinator"]),
+        ("charter", f"{charter['treaty']} version {charter['version']}, until {charter['expires_at']}"),
+        ("serving", seen["serving"] or "nothing"),
+        ("policies", f"treaty revision {policies['treaty_revision']}, overlay {policies['overlay_revision']}"),
+        ("brake", "ON: nothing trains, nothing leaves" if seen["brake_on"] else "off"),
+        ("log", log["alarm"] or f"{log['size']} entries seen"),
+    ]
+    if connection.get("lease_until"):
+        rows.insert(2, ("lease", f"until {connection['lease_until']}"))
+    if trouble.get("message"):
+        rows.insert(2, ("why", f"{trouble['message']}; {trouble['remedy']}"))
+    if connection.get("coordinator_is_behind"):
+        rows.insert(2, ("why", "the coordinator was restored from a backup and directs nothing until it is recovered"))
+    if connection.get("endpoint"):
+        rows.append(("metrics", f"http://{connection['endpoint']}/metrics"))
+    rows += [(f"  {name}", str(text)) for name, text in seen["conditions"].items()]
+    return rows
+
+
+def _rollout(entry: dict[str, Any], seen: dict[str, Any]) -> tuple[str, ...]:
+    why = seen["waiting"].get(f"rollout/{entry['rollout']}") or ",".join(entry["codes"])
+    pulled = f"{entry['pulled_bytes']}/{entry['total_bytes']}" if entry["total_bytes"] else ""
+    return entry["rollout"], entry["state"], why, pulled, entry["since"]
+
+
+def _section(first: str, others: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if rows:
+        typer.echo()
+        table((first, *others), rows)

@@ -1,0 +1,123 @@
+"""A nation's beginnings: its root, its CA, its agent's key and what the root hands on.
+
+The root key lies in a folder of its own that only `init` and `delegate` open; the admin takes it away afterwards. An
+agent never reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from node_agent.home import Home, write_atomically
+from node_agent.settings import read_settings, settings_text
+from treaty import names, statement
+from treaty.delegation import AGENT_POWERS, PERSON_POWERS, Delegation, Power, nation_descriptor
+from treaty.errors import ConflictError, InvalidInput
+from treaty.keys import (
+    SigningKey,
+    VerificationKey,
+    new_signing_key,
+    read_signing_key,
+    read_verification_key,
+    write_key,
+    write_new,
+)
+from treaty.names import AgentId, Digest, PartyCode
+from treaty.wire.certificates import new_ca
+
+ROOT = "root"
+AGENT_DAYS = 365
+PERSON_DAYS = 365
+
+
+def init(home: Home, root_dir: Path, *, nation: str, domain: str, agent: str, now: datetime) -> AgentId:
+    """Make root, CA, agent key, the agent's delegation, settings and descriptor. Overwrites nothing.
+
+    A root that is already in `root_dir` is used again: a second agent of the same nation.
+    Raises: ConflictError: this home has an agent already.
+    """
+    code = names.nation_code(nation)
+    identity = names.agent_id(code, names.treaty_domain(domain), agent)
+    if home.settings.exists():
+        raise ConflictError(f"{home.root} has an agent already", remedy="choose another --home")
+    home.make()
+    root = _root(root_dir)
+    ca = new_ca(code.lower(), domain, now)
+    write_new(home.ca_key, ca.key_pem(), mode=0o600)
+    write_new(home.ca, ca.certificate_pem(), mode=0o644)
+    key = new_signing_key()
+    write_key(home.agent_key.parent, "agent", key)
+    delegate_agent(home, root, code, agent, key.verification, now=now, days=AGENT_DAYS)
+    descriptor = nation_descriptor(code, [root], 1, ca.certificate_pem().decode("ascii"))
+    write_atomically(home.descriptor, descriptor, mode=0o644)
+    # Last: a home with settings is a whole one.
+    write_atomically(home.settings, settings_text(code, domain, agent).encode())
+    return identity
+
+
+def _root(root_dir: Path) -> SigningKey:
+    path = root_dir / f"{ROOT}.key"
+    if path.exists():
+        return read_signing_key(path)
+    root = new_signing_key()
+    write_key(root_dir, ROOT, root)
+    return root
+
+
+def read_root(root_dir: Path) -> SigningKey:
+    """Raises: NotFound: the root's folder is away, as it should be while nobody delegates."""
+    return read_signing_key(root_dir / f"{ROOT}.key")
+
+
+def delegate_agent(
+    home: Home, root: SigningKey, nation: PartyCode, agent: str, key: VerificationKey, *, now: datetime, days: int
+) -> Path:
+    """Hand receipts, tallies and policy-answered consents to an agent's key."""
+    delegation = Delegation(nation, key, AGENT_POWERS, agent, _second(now), _end(now, days))
+    return _keep(home, delegation, root)
+
+
+def delegate_person(
+    home: Home, root: SigningKey, public_key: Path, powers: Sequence[str], *, now: datetime, days: int
+) -> Path:
+    """Hand some of a person's powers to the key in `public_key`."""
+    settings = read_settings(home.settings)
+    wanted = frozenset(_power(text) for text in powers)
+    if not wanted or not wanted <= PERSON_POWERS:
+        raise InvalidInput(
+            "a person's powers are " + ", ".join(sorted(PERSON_POWERS)), remedy="pass --powers consent,overlay"
+        )
+    key = read_verification_key(public_key)
+    delegation = Delegation(names.nation_code(settings.nation), key, wanted, None, _second(now), _end(now, days))
+    return _keep(home, delegation, root)
+
+
+def _keep(home: Home, delegation: Delegation, root: SigningKey) -> Path:
+    envelope = statement.sign(delegation.statement(), [root])
+    path = home.delegations / f"{file_name(Digest(delegation.key.key_id))}.json"
+    write_atomically(path, envelope, mode=0o644)
+    return path
+
+
+def file_name(digest: Digest) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _power(text: str) -> Power:
+    try:
+        return Power(text)
+    except ValueError:
+        known = ", ".join(sorted(PERSON_POWERS))
+        raise InvalidInput(f"{text[:40]!r} is not a power", remedy=f"known are: {known}") from None
+
+
+def _second(now: datetime) -> datetime:
+    return now.replace(microsecond=0)
+
+
+def _end(now: datetime, days: int) -> datetime:
+    if not 1 <= days <= 3650:
+        raise InvalidInput("a delegation lasts 1 to 3650 days")
+    return _second(now) + timedelta(days=days)
