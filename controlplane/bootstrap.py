@@ -47,7 +47,7 @@ from controlplane.services.run_planning import RunPlanner
 from controlplane.services.run_updates import UpdateDesk
 from controlplane.services.runs import Runs
 from controlplane.services.submissions import Submissions
-from treaty.errors import FoedusError
+from treaty.errors import FoedusError, Unavailable
 from treaty.policy.decider import Decider
 from treaty.policy.embedded import EmbeddedEngine
 from treaty.resources.codec import narrowed
@@ -131,8 +131,7 @@ async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
         await servers.start(_servicers(core, services))
         yield servers
     finally:
-        for connection in core.connections.all():
-            connection.cut("COORDINATOR_STOPPING")
+        core.calls.cut_streams(Unavailable("the coordinator is stopping", code="COORDINATOR_STOPPING"))
         await servers.stop()
 
 

@@ -28,6 +28,7 @@ class Call:
     method: str
     trace_id: str
     not_after: datetime
+    is_stream: bool = False
     _timer: asyncio.Timeout | None = None
     _why: FoedusError | None = None
     _is_done: bool = field(default=False)
@@ -87,6 +88,12 @@ class LiveCalls:
                 check(call.caller)
             except FoedusError as refusal:
                 call.cut(refusal)
+
+    def cut_streams(self, why: FoedusError) -> None:
+        """Cut what answers in a stream; what answers once may finish."""
+        for call in tuple(self._calls):
+            if call.is_stream:
+                call.cut(why)
 
     def count_of(self, caller: SpiffeId) -> int:
         return sum(call.caller == caller for call in self._calls)

@@ -66,7 +66,8 @@ class Gate(grpc.aio.ServerInterceptor):
             inner: Any = handler.stream_stream or handler.unary_stream
 
             async def stream(request: Any, context: Context) -> None:
-                await self._serve(method, context, lambda: _forward(inner(request, context), context))
+                answers = functools.partial(_forward, inner, request, context)
+                await self._serve(method, context, answers, is_stream=True)
 
             if handler.request_streaming:
                 return grpc.stream_stream_rpc_method_handler(stream, *codec)
@@ -83,7 +84,9 @@ class Gate(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(unary, *codec)
         return grpc.unary_unary_rpc_method_handler(unary, *codec)
 
-    async def _serve(self, method: str, context: Context, serve: Callable[[], Awaitable[Any]]) -> Any:
+    async def _serve(
+        self, method: str, context: Context, serve: Callable[[], Awaitable[Any]], *, is_stream: bool = False
+    ) -> Any:
         """Let the call in, serve it and say how it ended."""
         started = time.monotonic()
         name = method.rpartition(".")[2]
@@ -92,7 +95,8 @@ class Gate(grpc.aio.ServerInterceptor):
             leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
             caller = self.trust.identify(leaf)  # 1
             await self._permit(caller, method, leaf.not_valid_after_utc)  # 2, 3
-            call = Call(caller, method, trace_id_of(context.invocation_metadata() or ()), leaf.not_valid_after_utc)
+            trace_id = trace_id_of(context.invocation_metadata() or ())
+            call = Call(caller, method, trace_id, leaf.not_valid_after_utc, is_stream)
             remaining = (call.not_after - self.clock()).total_seconds()
             with self.calls.entered(call), structlog.contextvars.bound_contextvars(trace_id=call.trace_id):
                 async with call.alive(remaining):
@@ -137,8 +141,9 @@ async def _in_time(serve: Callable[[], Awaitable[Any]]) -> Any:
         raise Unavailable(f"the coordinator did not finish within {UNARY_DEADLINE_SECONDS} s") from err
 
 
-async def _forward(answers: Any, context: Context) -> None:
+async def _forward(behaviour: Any, request: Any, context: Context) -> None:
     """Send what a servicer yields; one that writes by itself is a coroutine and is only awaited."""
+    answers = behaviour(request, context)
     if isinstance(answers, Awaitable):
         await answers
         return

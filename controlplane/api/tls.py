@@ -38,7 +38,7 @@ class ServerCertificate:
     def fetch(self) -> ServerIdentity:
         """What the next handshake shows."""
         issued = self._current()
-        return ServerIdentity(issued.key_pem(), issued.certificate_pem(), self._client_cas())
+        return ServerIdentity(issued.key_pem(), issued.certificate_pem(), tuple(self._client_cas()))
 
     def _current(self) -> Issued:
         with self._lock:

@@ -14,12 +14,11 @@ from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
 from controlplane.services.nations import Nations, NodeAgent
 from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
-from treaty import names, statement
+from treaty import statement
 from treaty.charter import Charter
-from treaty.errors import FoedusError, IdentityRefused
 from treaty.fields import Fields, timestamp_text
 from treaty.keys import SigningKey
-from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, digest_of
+from treaty.names import AgentId, Digest, DirectiveNumber, digest_of
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
 
@@ -92,20 +91,9 @@ class Parties:
         if claimed.kind is not StatementKind.REVOCATION:
             return
         fields = Fields(claimed.predicate, "revocation")
-        subject, reason = fields.text("subject", 255), fields.text("reason", 1024)
-        self._check_own(subject, agent.nation)
+        subject, reason = claimed.subject_name, fields.text("reason", 1024)
         await self._nations.revoke(subject, reason=reason, by=f"nation {agent.nation}")
         log.warning("revoked by its nation", subject=subject, nation=agent.nation, statement=digest)
-
-    def _check_own(self, subject: str, nation: PartyCode) -> None:
-        if subject == self._trust.ca_digest(nation):
-            return
-        try:
-            is_own = names.spiffe_id(subject, self._trust.charter.domain).nation == nation
-        except FoedusError:
-            is_own = False
-        if not is_own:
-            raise IdentityRefused(f"{nation} may revoke its own agents and CA only", code="FOREIGN_NATION")
 
     async def connected(self, agent: AgentId) -> None:
         """Belonging does not change by coming."""

@@ -4,7 +4,8 @@ Rules:
 1. the statement is of a kind in the table below, signed by a key that the nation of the *certificate* delegated for
    that kind; what a message or a predicate says about its sender is compared, never believed;
 2. a receipt, a tally and a decision are of the very agent that sends them;
-3. a statement that is recorded already is answered with its index, without a second entry.
+3. a nation revokes its own agents and CA, named by the statement's subject, and nobody else;
+4. a statement that is recorded already is answered with its index, without a second entry.
 
 What follows from a statement (a Consent, a Dataset, a revocation) is done by the services that listen.
 """
@@ -52,6 +53,8 @@ class Submissions:
         check = CHECKS.get(kind)
         if check is None:
             raise PermissionRefused(f"an agent does not hand in a {kind}", code="KIND_NOT_ALLOWED")
+        if kind is StatementKind.REVOCATION:
+            self._trust.check_own(statement.unverified(envelope).subject_name, agent.nation)
         if kind is StatementKind.DELEGATION:
             self._trust.learn_delegation(envelope, nation=agent.nation)
         own = list(self._trust.delegations(agent.nation))

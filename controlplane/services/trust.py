@@ -149,6 +149,12 @@ class Trust:
         self.charter.nation(nation)
         return self._current.ca_digests[nation.lower()]
 
+    def check_own(self, subject: str, nation: PartyCode) -> None:
+        """Raises: IdentityRefused: `subject` (an id or a CA's digest) is not `nation`'s own to revoke."""
+        own = f"spiffe://{nation.lower()}.{self.charter.domain}/"
+        if subject != self.ca_digest(nation) and not subject.startswith(own):
+            raise IdentityRefused(f"{nation} may revoke its own agents and CA only", code="FOREIGN_NATION")
+
     def delegations(self, nation: PartyCode) -> Sequence[Delegation]:
         return [delegation for delegation in self._delegations.values() if delegation.nation == nation]
 

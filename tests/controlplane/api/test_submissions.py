@@ -1,0 +1,170 @@
+"""Statements that a nation hands in: recorded once, refused by code, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane.api.world import DE, FR, Stream, World, agent, home_of, load_charter, now, serving, world
+from treaty import statement
+from treaty.consent import Answer, AnsweredBy, Consent, sign_consent
+from treaty.dataset import DatasetNotice, sign_notice
+from treaty.delegation import Power
+from treaty.keys import SigningKey, new_signing_key
+from treaty.label import Classification
+from treaty.names import Digest, PartyCode, SpiffeId, digest_of
+from treaty.receipt import Tally, sign_tally
+from treaty.resources.nations import DATASET, NODE_AGENT, DatasetSpec, SizeBucket
+from treaty.resources.rollouts import CONSENT
+from treaty.statement import Statement, StatementKind
+from treaty.wire.v1 import session_pb2
+
+PAR = agent()
+BER = agent(DE, "ber-1")
+SUBJECT = Digest("sha256:" + "ab" * 32)
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path) as started:
+        for who in (PAR, BER):
+            await started.accept(who)
+        yield started
+
+
+def dataset(nation: PartyCode = FR, *, is_withdrawn: bool = False) -> DatasetNotice:
+    spec = DatasetSpec(nation, "catalogue", ("translation",), "public", SizeBucket.UNDER_1_000, SUBJECT)
+    return DatasetNotice(spec, next(iter(Classification)), is_withdrawn, now().replace(microsecond=0))
+
+
+def tally(who: SpiffeId, sequence: int = 1) -> Tally:
+    until = now().replace(microsecond=0)
+    return Tally(who.nation, who.name, sequence, until - timedelta(hours=1), until, {"status": (3, 90)})
+
+
+def consent(nation: PartyCode = FR, by: AnsweredBy = AnsweredBy.PERSON) -> Consent:
+    issued = now().replace(microsecond=0) - timedelta(minutes=1)
+    return Consent(nation, SUBJECT, None, "r1", Answer.YES, by, None, issued, issued + timedelta(days=1))
+
+
+async def submitted(stream: Stream, envelope: bytes) -> session_pb2.Recorded:
+    await stream.say(session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=envelope)))
+    return (await stream.next("recorded")).recorded
+
+
+async def test_a_dataset_is_recorded_once_and_becomes_a_resource_until_it_is_withdrawn(there: World) -> None:
+    stream, key = await there.connect(PAR), there.agent_keys[PAR]
+    store = there.coordinator.core.store
+    envelope = sign_notice(dataset(), key)
+    first, again = await submitted(stream, envelope), await submitted(stream, envelope)
+    assert first == again
+    assert not first.HasField("refusal")
+    (found,) = (await store.resources.list(DATASET)).items
+    assert (found.name, found.spec.purposes, found.status.registered_by) == (
+        "fr-catalogue",
+        ("translation",),
+        str(PAR),
+    )
+    await submitted(stream, sign_notice(dataset(is_withdrawn=True), key))
+    assert (await store.resources.list(DATASET)).items == ()
+
+
+async def test_a_persons_consent_becomes_a_resource_and_a_policys_needs_the_agents_key(there: World) -> None:
+    person = new_signing_key()
+    delegations = [there.delegation(PAR), there.charters.person_delegation(FR, person, Power.CONSENT)]
+    stream = await there.connect(PAR, delegations=delegations)
+    recorded = await submitted(stream, sign_consent(consent(), person))
+    (found,) = (await there.coordinator.core.store.resources.list(CONSENT)).items
+    assert found.status.log_index == recorded.log_index
+    assert found.spec.statement_digest == recorded.statement_digest
+    forged = await submitted(stream, sign_consent(consent(), there.agent_keys[PAR]))
+    assert forged.refusal.code == "BAD_SIGNATURE"  # the agent cannot speak for its person
+
+
+@pytest.mark.parametrize("what", ["tally", "dataset", "consent"])
+async def test_another_nations_word_is_refused_though_its_own_key_signed_it(there: World, what: str) -> None:
+    await there.connect(BER)
+    stream, key = await there.connect(PAR), there.agent_keys[BER]
+    envelope = {
+        "tally": sign_tally(tally(BER), key),
+        "dataset": sign_notice(dataset(DE), key),
+        "consent": sign_consent(consent(DE, AnsweredBy.POLICY), key),
+    }[what]
+    size = there.coordinator.core.record.size
+    assert (await submitted(stream, envelope)).refusal.code == "BAD_SIGNATURE"
+    assert there.coordinator.core.record.size == size
+
+
+async def test_an_agent_hands_in_no_tally_of_another_agent_of_its_nation(there: World) -> None:
+    other = agent(FR, "lyo-1")
+    await there.accept(other)
+    await there.connect(other)
+    stream = await there.connect(PAR)
+    refused = await submitted(stream, sign_tally(tally(other), there.agent_keys[other]))
+    assert refused.refusal.code == "FOREIGN_AGENT"
+
+
+@pytest.mark.parametrize("kind", [StatementKind.CHARTER, StatementKind.PLAN, StatementKind.ROUND])
+async def test_kinds_that_are_not_a_nations_are_refused(there: World, kind: StatementKind) -> None:
+    stream = await there.connect(PAR)
+    envelope = statement.sign(Statement(kind, "x", SUBJECT, {}), [there.agent_keys[PAR]])
+    assert (await submitted(stream, envelope)).refusal.code == "KIND_NOT_ALLOWED"
+
+
+async def test_a_flipped_byte_in_a_statement_is_refused_and_the_stream_goes_on(there: World) -> None:
+    stream = await there.connect(PAR)
+    envelope = bytearray(sign_tally(tally(PAR), there.agent_keys[PAR]))
+    at = envelope.index(b'"sig":"') + 10
+    envelope[at] = ord("A") if envelope[at] != ord("A") else ord("B")
+    assert (await submitted(stream, bytes(envelope))).refusal.code == "BAD_SIGNATURE"
+    recorded = await submitted(stream, sign_tally(tally(PAR), there.agent_keys[PAR]))
+    assert not recorded.HasField("refusal")
+
+
+async def test_what_is_no_envelope_at_all_ends_the_stream(there: World) -> None:
+    stream = await there.connect(PAR)
+    await stream.say(session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=b"[]")))
+    assert (await stream.ended()).details() == "INVALID_INPUT"
+
+
+def revocation(subject: str, key: SigningKey) -> bytes:
+    predicate = {"subject": subject, "reason": "stolen", "by": "person", "issued_at": "2026-11-23T18:00:00Z"}
+    return statement.sign(
+        Statement(StatementKind.REVOCATION, subject, digest_of(subject.encode()), dict(predicate)), [key]
+    )
+
+
+async def test_a_nation_revokes_its_own_agent_by_a_person_and_no_other_nations(there: World) -> None:
+    lyo = agent(FR, "lyo-1")
+    await there.accept(lyo)
+    person = new_signing_key()
+    delegations = [there.delegation(PAR), there.charters.person_delegation(FR, person, Power.REVOKE)]
+    stream = await there.connect(PAR, delegations=delegations)
+    lyon, berlin = await there.connect(lyo), await there.connect(BER)
+    refused = await submitted(stream, revocation(str(BER), person))
+    assert refused.refusal.code == "FOREIGN_NATION"
+    await submitted(stream, revocation(str(lyo), person))
+    assert (await lyon.ended()).details() == "REVOKED"
+    await berlin.say(session_pb2.AgentMessage(status=session_pb2.Status(sequence=2)))
+    await berlin.next("report_request")
+    known = await there.coordinator.core.store.resources.get(NODE_AGENT, "fr-lyo-1")
+    assert any(c.type == "Revoked" and c.message == "stolen" for c in known.status.conditions)
+
+
+async def test_a_restarted_coordinator_believes_delegations_from_its_record(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    await load_charter(home, charters.signed())
+    async with serving(home, charters) as before:
+        await before.accept(PAR)
+        stream = await before.connect(PAR)
+        recorded = await submitted(stream, sign_tally(tally(PAR), before.agent_keys[PAR]))
+        keys = before.agent_keys
+    async with serving(home, charters) as after:
+        core = after.coordinator.core
+        assert [d.agent for d in core.trust.delegations(FR)] == ["par-1"]
+        assert core.record.known(Digest(recorded.statement_digest)) == recorded.log_index
+        again = await submitted(await after.connect(PAR, delegations=[]), sign_tally(tally(PAR, 2), keys[PAR]))
+        assert not again.HasField("refusal")
