@@ -18,7 +18,9 @@ MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 
 def read_resources(path: Path) -> list[bytes]:
     """The documents of `path` as canonical JSON. Raises: InvalidInput: one is malformed; it names the place."""
-    return [codec.to_bytes(resource) for resource in parse_resources(read_file(path, "file", MAX_FILE_BYTES), str(path))]
+    return [
+        codec.to_bytes(resource) for resource in parse_resources(read_file(path, "file", MAX_FILE_BYTES), str(path))
+    ]
 
 
 def parse_resources(data: bytes, name: str) -> list[AnyResource]:

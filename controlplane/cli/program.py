@@ -105,15 +105,42 @@ app = typer.Typer(
 def root(
     ctx: typer.Context,
     coordinator: Annotated[
-        str, typer.Option(envvar="FOEDUS_COORDINATOR", show_envvar=False, metavar="HOST:PORT", help="The coordinator's address (FOEDUS_COORDINATOR).")
+        str,
+        typer.Option(
+            envvar="FOEDUS_COORDINATOR",
+            show_envvar=False,
+            metavar="HOST:PORT",
+            help="The coordinator's address (FOEDUS_COORDINATOR).",
+        ),
     ] = "",
-    cert: Annotated[str, typer.Option(envvar="FOEDUS_CERT", show_envvar=False, metavar="FILE", help="Your client certificate (FOEDUS_CERT).")] = "",
-    key: Annotated[str, typer.Option(envvar="FOEDUS_KEY", show_envvar=False, metavar="FILE", help="Its private key (FOEDUS_KEY).")] = "",
-    ca: Annotated[str, typer.Option(envvar="FOEDUS_CA", show_envvar=False, metavar="FILE", help="The coordinator's CA (FOEDUS_CA).")] = "",
+    cert: Annotated[
+        str,
+        typer.Option(
+            envvar="FOEDUS_CERT", show_envvar=False, metavar="FILE", help="Your client certificate (FOEDUS_CERT)."
+        ),
+    ] = "",
+    key: Annotated[
+        str, typer.Option(envvar="FOEDUS_KEY", show_envvar=False, metavar="FILE", help="Its private key (FOEDUS_KEY).")
+    ] = "",
+    ca: Annotated[
+        str,
+        typer.Option(envvar="FOEDUS_CA", show_envvar=False, metavar="FILE", help="The coordinator's CA (FOEDUS_CA)."),
+    ] = "",
     charter: Annotated[
-        str, typer.Option(envvar="FOEDUS_CHARTER", show_envvar=False, metavar="FILE", help="The charter to verify by (FOEDUS_CHARTER).")
+        str,
+        typer.Option(
+            envvar="FOEDUS_CHARTER",
+            show_envvar=False,
+            metavar="FILE",
+            help="The charter to verify by (FOEDUS_CHARTER).",
+        ),
     ] = "",
-    context: Annotated[str, typer.Option(envvar="FOEDUS_CONTEXT", show_envvar=False, help="A context of the configuration (FOEDUS_CONTEXT).")] = "",
+    context: Annotated[
+        str,
+        typer.Option(
+            envvar="FOEDUS_CONTEXT", show_envvar=False, help="A context of the configuration (FOEDUS_CONTEXT)."
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the command's trace id.")] = False,
 ) -> None:
     flags = Context(coordinator=coordinator, cert=cert, key=key, ca=ca, charter=charter)

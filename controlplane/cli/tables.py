@@ -60,7 +60,12 @@ def _model(resource: AnyResource) -> tuple[str, ...]:
     signed = f"{len(status.signatures)}/{status.threshold}"
     shape = "adapter" if spec.base_digest else "whole"
     told = (spec.ref, condition(resource, "Ready"), signed, size(status.bytes), shape)
-    return (*told, spec.licence, f"{spec.label.classification} REL TO {','.join(spec.label.rel_to)}", spec.manifest_digest)
+    return (
+        *told,
+        spec.licence,
+        f"{spec.label.classification} REL TO {','.join(spec.label.rel_to)}",
+        spec.manifest_digest,
+    )
 
 
 def _rollout(resource: AnyResource) -> tuple[str, ...]:
@@ -140,17 +145,11 @@ COLUMNS: Final[Mapping[str, Columns]] = MappingProxyType(
             ("MODEL", "READY", "SIGNED", "SIZE", "SHAPE", "LICENCE", "LABEL", "DIGEST"), _model, wide=3
         ),
         "Rollout": Columns(("MODEL", "STATE", "WAVE", "SERVING", "FALLBACK"), _rollout, wide=1),
-        "FederatedRun": Columns(
-            ("TASK", "STATE", "ROUNDS", "NATIONS", "PURPOSE", "MODEL", "RESULT"), _run, wide=2
-        ),
-        "PolicyBundle": Columns(
-            ("AUTHORITY", "REVISION", "READY", "VECTORS", "AGENTS", "DIGEST"), _policy, wide=1
-        ),
+        "FederatedRun": Columns(("TASK", "STATE", "ROUNDS", "NATIONS", "PURPOSE", "MODEL", "RESULT"), _run, wide=2),
+        "PolicyBundle": Columns(("AUTHORITY", "REVISION", "READY", "VECTORS", "AGENTS", "DIGEST"), _policy, wide=1),
         "ConsentRequest": Columns(("NATION", "ROLLOUT", "ANSWERED", "SUBJECT"), _request),
         "Consent": Columns(("NATION", "ANSWER", "SUBJECT", "FALLBACK", "KEY"), _consent, wide=1),
-        "Dataset": Columns(
-            ("NATION", "DATASET", "PURPOSES", "CLASS", "SIZE", "LANGUAGES", "SCHEMA"), _dataset, wide=2
-        ),
+        "Dataset": Columns(("NATION", "DATASET", "PURPOSES", "CLASS", "SIZE", "LANGUAGES", "SCHEMA"), _dataset, wide=2),
         "FreezeWindow": Columns(("NATIONS", "FROM", "UNTIL", "REASON"), _freeze),
     }
 )

@@ -16,7 +16,7 @@ app = noun("Make and show signing keys.")
 @app.command(epilog="Example:  foedus key new eu-founder --out keys/")
 def new(
     name: Annotated[str, typer.Argument(help="Name of the two files: NAME.key and NAME.pub.")],
-    out: Annotated[Path, typer.Option(help="Folder for them; made with mode 0700.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for them; made with mode 0700.")] = Path(),
     passphrase_file: PassphraseOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:

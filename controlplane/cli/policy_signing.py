@@ -1,0 +1,86 @@
+"""A policy on its way to being signed: built from its folder by a real OPA, or taken as it was built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from controlplane.cli.files import read_file
+from treaty import statement
+from treaty.errors import InvalidInput
+from treaty.keys import SigningKey
+from treaty.policy import author
+from treaty.policy import bundle as bundles
+from treaty.policy.bundle import Bundle
+from treaty.policy.engine import TREATY
+from treaty.statement import StatementKind
+
+MAX_DAYS = 3650
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be signed. `revision` 0 leaves a built bundle's own."""
+
+    directory: Path | None
+    bundle: Path | None
+    authority: str
+    revision: int
+    libraries: tuple[Path, ...]
+    opa: str
+
+
+def bundle_of(request: Request) -> tuple[bytes, Bundle]:
+    """The packed bundle and what it says.
+
+    Raises: InvalidInput: another authority's or revision's than was asked for. NotFound: no OPA, no policy there.
+    """
+    if (request.directory is None) == (request.bundle is None):
+        raise InvalidInput("either a folder or a built bundle is signed", remedy="pass DIR or --bundle FILE")
+    if request.bundle is not None:
+        packed = read_file(request.bundle, "bundle")
+    else:
+        packed = _build(request)
+    found = bundles.read_bundle(packed)
+    if found.authority != request.authority:
+        raise InvalidInput(
+            f"this is the bundle of {found.authority}, not of {request.authority}",
+            remedy=f"pass --authority {found.authority} if that is meant",
+        )
+    if request.revision not in (0, found.revision):
+        raise InvalidInput(
+            f"the bundle says revision {found.revision}, not {request.revision}",
+            remedy="build it from its folder to give it another revision",
+        )
+    return packed, found
+
+
+def envelope_of(packed: bytes, keys: Sequence[SigningKey], valid_days: int) -> bytes:
+    if not 1 <= valid_days <= MAX_DAYS:
+        raise InvalidInput(f"a bundle is valid 1 to {MAX_DAYS} days")
+    now = datetime.now(UTC).replace(microsecond=0)
+    # Begun an hour ago: a nation's clock may be behind this one.
+    return bundles.sign(packed, keys, not_before=now - timedelta(hours=1), not_after=now + timedelta(days=valid_days))
+
+
+def with_signatures(envelope: bytes, keys: Sequence[SigningKey]) -> bytes:
+    claimed = statement.unverified(envelope)
+    if claimed.kind is not StatementKind.POLICY_BUNDLE:
+        raise InvalidInput(f"this is the envelope of a {claimed.kind}, not of a policy bundle")
+    for key in keys:
+        envelope = statement.add_signature(envelope, key)
+    return envelope
+
+
+def _build(request: Request) -> bytes:
+    import policies
+
+    assert request.directory is not None
+    if request.revision < 1:
+        raise InvalidInput("a bundle that is built needs a revision", remedy="pass --revision N, one above the last")
+    libraries = request.libraries
+    if not libraries and request.authority != TREATY:
+        libraries = (policies.OVERLAY_LIBRARY,)
+    return author.build(request.directory, request.revision, opa=author.find_opa(request.opa), libraries=libraries)
