@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,11 +35,13 @@ from node_agent.settings import Settings, read_settings
 from node_agent.state import AgentState
 from node_agent.tallies import TallyKeeper
 from node_agent.telltale import Telltale, Trouble
-from treaty.errors import FoedusError, Unavailable
+from treaty.errors import FoedusError, ResourceExhausted, Unavailable
 from treaty.wire.credentials import ClientIdentity
 from treaty.wire.v1 import session_pb2
 
 log = structlog.get_logger(__name__)
+
+ASK_REACH_EVERY = timedelta(seconds=5)
 
 WorkersFactory = Callable[[Core, Settings], Workers]
 
@@ -100,6 +102,7 @@ class Agent:
         ledger = journal.ledger
         self.state = AgentState.resumed(nation.charter().digest, ledger.highest(), ledger.accepted(), ledger.open())
         self._trouble = Trouble()
+        self._asked_at: datetime | None = None
         self._telltale = Telltale(self.state, self._trouble, self._workers, journal, clock)
         self._inbox = Inbox()
         self._book.on_change = self._inbox.report_changed
@@ -169,11 +172,16 @@ class Agent:
         )
 
     async def _explain(self, error: FoedusError) -> None:
-        """Note why there is no stream; where TLS does not say, ask Reach."""
-        found = error
-        if isinstance(error, Unavailable) or error.code in {"NOT_ACCEPTED", "REVOKED"}:
+        """Note why there is no stream; where TLS does not say, ask Reach, which many agents share: not too often."""
+        found, now = reach.explained(error, self._base.nation.agent_id), self._base.clock.now()
+        if isinstance(error, Unavailable):
+            if self._asked_at is not None and now - self._asked_at < ASK_REACH_EVERY:
+                return
+            self._asked_at = now
             try:
                 found = await diagnosis(self._base) or error
+            except ResourceExhausted:
+                return
             except FoedusError:
                 found = Unavailable(
                     f"neither {self._base.membership.coordinator} nor its Reach answers",

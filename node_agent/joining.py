@@ -79,8 +79,10 @@ async def try_connection(base: Foundation) -> FoedusError | None:
         async with base.connections.session() as stream:
             await stream.send(hello)
             first = await stream.receive()
-    except (Unavailable, PermissionRefused, TrustError) as err:
+    except Unavailable as err:
         return await diagnosis(base) or err
+    except (PermissionRefused, TrustError) as err:
+        return reach.explained(err, base.nation.agent_id)
     if first is None or first.WhichOneof("body") != "welcome" or first.welcome.nonce != nonce:
         return TrustError("the coordinator's first message does not welcome this hello", code="NO_WELCOME")
     return None

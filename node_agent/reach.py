@@ -77,6 +77,11 @@ def refusal(code: str, agent: AgentId) -> FoedusError:
     return kind(text.format(agent=agent), remedy=remedy.format(agent=agent), code=code)
 
 
+def explained(error: FoedusError, agent: AgentId) -> FoedusError:
+    """`error` in our words where the coordinator itself said why it refuses this agent."""
+    return refusal(error.code, agent) if error.code in _MEANING else error
+
+
 _MEANING = {
     "NOT_ACCEPTED": ("an operator must accept {agent}", "the operator runs: foedus agent accept {agent}"),
     "REVOKED": ("{agent}, or this nation's CA, was revoked", "ask the coordinator's operator, or your founders"),

@@ -110,7 +110,7 @@ class Session:
                     if await self._converse() is Ended.RENEW:
                         continue
                 except FoedusError as err:
-                    log.info("no stream to the coordinator", code=err.code)
+                    log.debug("no stream to the coordinator", code=err.code)
                     await self._parts.explain(err)
                 await live.aclose()
                 self._stream = None
@@ -119,14 +119,14 @@ class Session:
                 pause = min(2 * pause, self._parts.pause_max_seconds)
 
     async def _open(self, live: AsyncExitStack) -> None:
-        """Shake hands on a new stream, let go of the one in `live`, greet, and put the new one there."""
+        """Shake hands and greet on a new stream, and only then let go of the one in `live` (nobody listens to it now)."""
         async with AsyncExitStack() as fresh:
             stream = await fresh.enter_async_context(self._parts.connections.session())
+            welcome = await self._greet(stream)
             await live.aclose()
             self._queue = asyncio.Queue(MAX_QUEUED)
             self._sent.clear()
             self._hung_up.clear()
-            welcome = await self._greet(stream)
             self._stream = stream
             live.push_async_callback(fresh.pop_all().aclose)
         await self._parts.emit(welcome)
