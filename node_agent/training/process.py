@@ -145,7 +145,8 @@ class ConfinedChild:
     async def stop(self) -> None:
         """Kill and wait until it is gone. Idempotent."""
         self.kill()
-        await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is killed as soon as it comes out
+            await asyncio.to_thread(self._process.wait, STOP_SECONDS)
         self._pipe.close()
 
 
@@ -198,16 +199,19 @@ def _believed(reply: Frame, mode: SandboxMode, *, is_wrapped: bool) -> SandboxRe
 
 def _spawn(command: list[str], spec: ChildSpec) -> ConfinedChild:
     spec.printed.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # One thread until the layers are on: a thread that is already there would stay outside them.
-        env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        start_new_session=True,
-        cwd="/",
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # One thread until the layers are on: a thread that is already there would stay outside them.
+            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            start_new_session=True,
+            cwd="/",
+        )
+    except OSError as err:
+        raise Unavailable("the child could not be started") from err
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise Unavailable("the child has no pipes")
     keeper = threading.Thread(

@@ -200,8 +200,11 @@ def _works(bwrap: str) -> bool:
     """Whether this machine lets bubblewrap make its namespaces; asked once."""
     roots = ("/usr", "/bin", "/lib", "/lib64")
     binds = [argument for root in roots for argument in ("--ro-bind-try", root, root)]
-    tried = subprocess.run([*_bwrap(bwrap), *binds, "--", "/bin/true"], capture_output=True, check=False, timeout=10)
-    return tried.returncode == 0
+    command = [*_bwrap(bwrap), *binds, "--", "/bin/true"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:
