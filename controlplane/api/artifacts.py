@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -19,13 +20,14 @@ import structlog
 
 from controlplane.api.calls import current_call
 from controlplane.api.metrics import SERVED_BYTES
+from controlplane.artifacts.serving import frames
 from controlplane.artifacts.store import ChunkStore
 from controlplane.services.ports import ModelVersions
 from controlplane.store import Store
 from treaty import names
 from treaty.errors import InvalidInput, LimitExceeded, NotFound, Unavailable
 from treaty.names import AgentId, Digest
-from treaty.wire.limits import CHUNK_BYTES, FETCH_DEADLINE_SECONDS, FRAME_BYTES, MAX_CHUNKS_PER_FETCH
+from treaty.wire.limits import CHUNK_BYTES, FETCH_DEADLINE_SECONDS, MAX_CHUNKS_PER_FETCH
 from treaty.wire.v1 import transfer_pb2
 
 log = structlog.get_logger(__name__)
@@ -43,18 +45,16 @@ class ArtifactsServicer:
         self._models = models
         self._remembered: OrderedDict[Digest, frozenset[Digest]] = OrderedDict()
 
-    async def fetch(self, request: transfer_pb2.FetchRequest, context: Any) -> AsyncIterator[bytes]:
+    async def fetch(self, request: transfer_pb2.FetchRequest, context: Any) -> AsyncGenerator[bytes, None]:
         del context
         agent = current_call().caller
         manifest, wanted = _wanted(request)
         await self._check_granted(agent, manifest, wanted)
         try:
-            async with asyncio.timeout(FETCH_DEADLINE_SECONDS):
-                for digest in wanted:
-                    data = memoryview(await asyncio.to_thread(self._chunks.read, digest))
-                    for at in range(0, len(data), FRAME_BYTES):
-                        yield bytes(data[at : at + FRAME_BYTES])
-                    SERVED_BYTES.labels(agent.nation).inc(len(data))
+            async with asyncio.timeout(FETCH_DEADLINE_SECONDS), aclosing(frames(self._chunks, wanted)) as answer:
+                async for frame in answer:
+                    yield frame
+                    SERVED_BYTES.labels(agent.nation).inc(len(frame))
         except TimeoutError as err:
             raise Unavailable(f"the fetch took longer than {FETCH_DEADLINE_SECONDS} s") from err
 

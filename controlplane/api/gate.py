@@ -14,6 +14,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -110,7 +111,9 @@ class Gate(grpc.aio.ServerInterceptor):
             log.exception("call failed", method=name)
             failure = FoedusError("the coordinator failed to serve this call; its log says why")
         CALLS.labels(name, failure.code).inc()
-        log.warning("call refused", method=name, caller=str(caller or "unknown"), code=failure.code)
+        log.warning(
+            "call refused", method=name, caller=str(caller or "unknown"), code=failure.code, reason=failure.message
+        )
         is_person = caller is not None and caller.role is not SpiffeRole.AGENT
         return await context.abort(*(grpc_status(failure) if is_person else grpc_status_code_only(failure)))  # 5
 
@@ -147,5 +150,6 @@ async def _forward(behaviour: Any, request: Any, context: Context) -> None:
     if isinstance(answers, Awaitable):
         await answers
         return
-    async for answer in answers:
-        await context.write(answer)
+    async with aclosing(answers):  # a stream that is cut must not leave its servicer half way
+        async for answer in answers:
+            await context.write(answer)

@@ -12,6 +12,7 @@ Conditions are this room's; what the resources of other kinds say is not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -31,7 +32,7 @@ from treaty.errors import (
     PermissionRefused,
     ResourceExhausted,
 )
-from treaty.names import AgentId, DirectiveNumber, SpiffeRole
+from treaty.names import AgentId, DirectiveNumber, PartyCode, SpiffeRole
 from treaty.resources.meta import (
     Condition,
     ConditionStatus,
@@ -53,11 +54,14 @@ from treaty.resources.nations import (
     NationStatus,
     NodeAgentSpec,
     NodeAgentStatus,
+    PolicyRevision,
 )
 
 AGENT_BRAKED: Final = "Braked"
 AGENT_DIRECTED: Final = "Directed"
 MAX_WAITING_PER_NATION: Final = 32
+TREATY_PARTY: Final = PartyCode("TREATY")
+"""The authority under which the store keeps the treaty's bundles."""
 _ATTEMPTS: Final = 5
 
 NodeAgent = Resource[NodeAgentSpec, NodeAgentStatus]
@@ -76,6 +80,7 @@ class Nations:
         self._trust = trust
         self._clock = clock
         self._accepted: dict[AgentId, datetime] = {}
+        self._waiting: set[AgentId] = set()
 
     async def load(self) -> None:
         """Read who is accepted; streams that a former process left open are closed in the resources too."""
@@ -101,19 +106,21 @@ class Nations:
 
     async def knocked(self, agent: AgentId, certificate_not_after: datetime) -> None:
         """Record the attempt of an agent that nobody accepted yet (rule 1). Raises ResourceExhausted: too many wait."""
+        if agent in self._waiting:
+            return
         waiting = [a for a in await self._all() if a.spec.nation == agent.nation and not _may_act(a)]
         name = agent_resource_name(agent)
         if any(known.name == name for known in waiting):
+            self._waiting.add(agent)
             return
         if len(waiting) >= MAX_WAITING_PER_NATION:
             raise ResourceExhausted(f"{MAX_WAITING_PER_NATION} agents of {agent.nation} wait to be accepted already")
         status = NodeAgentStatus(certificate_not_after=certificate_not_after)
         fresh = new_resource(NODE_AGENT, name, NodeAgentSpec(str(agent), agent.nation), status=status)
         waits = Condition(AGENT_ACCEPTED, ConditionStatus.FALSE, "AwaitingOperator", "an operator has to accept it")
-        try:
+        with suppress(ConflictError):  # it knocked twice at once
             await self._store.resources.create(with_condition(fresh, waits, self._clock()))
-        except ConflictError:
-            return  # it knocked twice at once
+        self._waiting.add(agent)
 
     async def accept(self, agent_text: str, by: str) -> NodeAgent:
         """Let an agent in, named by its SPIFFE id or its resource's name. Idempotent.
@@ -143,7 +150,8 @@ class Nations:
             if str(identity) == subject or (kind is RevocationKind.CA and self._is_out(identity)):
                 self._accepted.pop(identity, None)
                 revoked = Condition(AGENT_REVOKED, ConditionStatus.TRUE, "Revoked", reason[:1024])
-                out.append(await self._condition(identity, revoked))
+                no_longer = Condition(AGENT_ACCEPTED, ConditionStatus.FALSE, "Revoked")
+                out.append(await self._condition(identity, revoked, no_longer))
         return tuple(out)
 
     async def connected(
@@ -165,10 +173,12 @@ class Nations:
         await self._condition(agent, Condition(AGENT_CONNECTED, ConditionStatus.FALSE, reason))
 
     async def reported(self, agent: AgentId, report: AgentStatus) -> None:
-        """Take over what lasts of a status: what it serves, the brake, the policy in force."""
+        """Take over what lasts of a status: what it serves, the brake, the treaty's policy in force."""
+        revisions = await self._treaty_revision(report.treaty_policy_revision)
 
         def change(known: NodeAgent) -> NodeAgent:
-            return replace(known, status=replace(known.status, serving_digest=report.serving_digest))
+            status = replace(known.status, serving_digest=report.serving_digest, policy_revisions=revisions)
+            return replace(known, status=replace(status, observed_generation=known.metadata.generation))
 
         serving = ConditionStatus.TRUE if report.serving_digest else ConditionStatus.FALSE
         braked = ConditionStatus.TRUE if report.brake_on else ConditionStatus.FALSE
@@ -178,6 +188,16 @@ class Nations:
             Condition(AGENT_SERVING, serving, "Observed" if report.serving_digest else "NothingServed"),
             Condition(AGENT_BRAKED, braked, "BrakeOn" if report.brake_on else "BrakeOff"),
         )
+
+    async def _treaty_revision(self, revision: int) -> tuple[PolicyRevision, ...]:
+        """The bundle that an agent says it has in force; none where it is not one of ours."""
+        if not revision:
+            return ()
+        try:
+            bundle = await self._store.trust.bundle(TREATY_PARTY, revision)
+        except NotFound:
+            return ()
+        return (PolicyRevision(TREATY_PARTY, revision, bundle.digest),)
 
     async def mark_directed(self, reason: str, message: str, *, is_directed: bool) -> None:
         """Say on every agent whether this coordinator directs it; nothing where nobody ever doubted that it does."""
