@@ -92,14 +92,21 @@ class Programs:
             raise DemoFailed(f"no end within {COMMAND_SECONDS} s:\n  {shown(command)}{self._where_to_look()}") from err
         return Done(shown(command), ended.stdout, ended.stderr, ended.returncode)
 
-    def follow(self, say: Callable[[str], None], program: str, *words: object, must_succeed: bool = True) -> Done:
+    def follow(
+        self,
+        say: Callable[[str], None],
+        program: str,
+        *words: object,
+        env: Mapping[str, str] | None = None,
+        must_succeed: bool = True,
+    ) -> Done:
         """Run a command and hand on every line of its output as it comes."""
         command = [str(BIN / program), *map(str, words)]
         lines: list[str] = []
         errors: list[str] = []
         process = subprocess.Popen(
             command,
-            env=self._environment(None),
+            env=self._environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
