@@ -1,4 +1,4 @@
-"""One resource in full, for a person: metadata, intent, observation, and each condition with its reason and since when."""
+"""One resource in full, for a person: metadata, intent, observation, each condition with its reason and age."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ MAX_DAYS = 3650
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be signed. `revision` 0 leaves a built bundle's own."""
+    """What is to be signed: a folder, or a bundle that `is_built`. `revision` 0 leaves a built bundle's own."""
 
-    directory: Path | None
-    bundle: Path | None
+    source: Path
+    is_built: bool
     authority: str
     revision: int
     libraries: tuple[Path, ...]
@@ -37,12 +37,7 @@ def bundle_of(request: Request) -> tuple[bytes, Bundle]:
 
     Raises: InvalidInput: another authority's or revision's than was asked for. NotFound: no OPA, no policy there.
     """
-    if (request.directory is None) == (request.bundle is None):
-        raise InvalidInput("either a folder or a built bundle is signed", remedy="pass DIR or --bundle FILE")
-    if request.bundle is not None:
-        packed = read_file(request.bundle, "bundle")
-    else:
-        packed = _build(request)
+    packed = read_file(request.source, "bundle") if request.is_built else _build(request)
     found = bundles.read_bundle(packed)
     if found.authority != request.authority:
         raise InvalidInput(
@@ -77,10 +72,9 @@ def with_signatures(envelope: bytes, keys: Sequence[SigningKey]) -> bytes:
 def _build(request: Request) -> bytes:
     import policies
 
-    assert request.directory is not None
     if request.revision < 1:
         raise InvalidInput("a bundle that is built needs a revision", remedy="pass --revision N, one above the last")
     libraries = request.libraries
     if not libraries and request.authority != TREATY:
         libraries = (policies.OVERLAY_LIBRARY,)
-    return author.build(request.directory, request.revision, opa=author.find_opa(request.opa), libraries=libraries)
+    return author.build(request.source, request.revision, opa=author.find_opa(request.opa), libraries=libraries)

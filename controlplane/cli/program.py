@@ -101,46 +101,20 @@ app = typer.Typer(
 )
 
 
+def _option(variable: str, metavar: str, help_text: str) -> Any:
+    """A flag that may also come from the environment; typer would escape its own note about that."""
+    return typer.Option(envvar=variable, show_envvar=False, metavar=metavar, help=f"{help_text} ({variable}).")
+
+
 @app.callback()
 def root(
     ctx: typer.Context,
-    coordinator: Annotated[
-        str,
-        typer.Option(
-            envvar="FOEDUS_COORDINATOR",
-            show_envvar=False,
-            metavar="HOST:PORT",
-            help="The coordinator's address (FOEDUS_COORDINATOR).",
-        ),
-    ] = "",
-    cert: Annotated[
-        str,
-        typer.Option(
-            envvar="FOEDUS_CERT", show_envvar=False, metavar="FILE", help="Your client certificate (FOEDUS_CERT)."
-        ),
-    ] = "",
-    key: Annotated[
-        str, typer.Option(envvar="FOEDUS_KEY", show_envvar=False, metavar="FILE", help="Its private key (FOEDUS_KEY).")
-    ] = "",
-    ca: Annotated[
-        str,
-        typer.Option(envvar="FOEDUS_CA", show_envvar=False, metavar="FILE", help="The coordinator's CA (FOEDUS_CA)."),
-    ] = "",
-    charter: Annotated[
-        str,
-        typer.Option(
-            envvar="FOEDUS_CHARTER",
-            show_envvar=False,
-            metavar="FILE",
-            help="The charter to verify by (FOEDUS_CHARTER).",
-        ),
-    ] = "",
-    context: Annotated[
-        str,
-        typer.Option(
-            envvar="FOEDUS_CONTEXT", show_envvar=False, help="A context of the configuration (FOEDUS_CONTEXT)."
-        ),
-    ] = "",
+    coordinator: Annotated[str, _option("FOEDUS_COORDINATOR", "HOST:PORT", "The coordinator's address")] = "",
+    cert: Annotated[str, _option("FOEDUS_CERT", "FILE", "Your client certificate")] = "",
+    key: Annotated[str, _option("FOEDUS_KEY", "FILE", "Its private key")] = "",
+    ca: Annotated[str, _option("FOEDUS_CA", "FILE", "The coordinator's CA")] = "",
+    charter: Annotated[str, _option("FOEDUS_CHARTER", "FILE", "The charter to verify by")] = "",
+    context: Annotated[str, _option("FOEDUS_CONTEXT", "NAME", "A context of the configuration")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the command's trace id.")] = False,
 ) -> None:
     flags = Context(coordinator=coordinator, cert=cert, key=key, ca=ca, charter=charter)

@@ -25,6 +25,7 @@ from controlplane.cli.settings import Invocation
 if TYPE_CHECKING:
     from controlplane.cli.publishing import Draft
     from treaty.keys import SigningKey
+    from treaty.strict_json import JsonLike
 
 app = noun("Publish, sign and verify model versions.")
 
@@ -111,11 +112,10 @@ async def _publish(invoked: Invocation, asked: _Publication, keys: list[SigningK
 
     with ExitStack() as stack:
         async with client_of(invoked) as client:
-            if asked.run:
-                folder, about = await publishing.adapter_of_run(client, asked.run, asked.draft, asked.keep, stack)
-            else:
-                assert asked.directory is not None
+            if asked.directory is not None:
                 folder, about = asked.directory, await publishing.describe(client, asked.draft)
+            else:
+                folder, about = await publishing.adapter_of_run(client, asked.run, asked.draft, asked.keep, stack)
             version = await publishing.publish(client, folder, about, keys)
             if asked.wait_seconds:
                 version = await publishing.wait_ready(client, version, asked.wait_seconds)
@@ -149,7 +149,7 @@ async def _verify(invoked: Invocation, ref: str, charter_path: Path, pin: str, o
         manifest, signers = publishing.verified(await client.manifest(ref), charter, ref)
         if manifest.about.base is not None:
             publishing.verified(await client.manifest(manifest.about.base), charter, manifest.about.base)
-    facts = {
+    facts: dict[str, JsonLike] = {
         "model": manifest.ref,
         "digest": manifest.digest,
         "signedBy": sorted(signers),

@@ -47,8 +47,12 @@ def sign(
     """Build a policy and sign it: AUTHORITY-REVISION.tar.gz and .json in the folder given."""
     from controlplane.cli import policy_signing
     from controlplane.cli.files import write_file
+    from treaty.errors import InvalidInput
 
-    request = policy_signing.Request(directory, bundle, authority, revision, tuple(library), opa)
+    source = directory or bundle
+    if source is None or (directory and bundle):
+        raise InvalidInput("either a folder or a built bundle is signed", remedy="pass DIR or --bundle FILE")
+    request = policy_signing.Request(source, directory is None, authority, revision, tuple(library), opa)
     packed, found = policy_signing.bundle_of(request)
     envelope = policy_signing.envelope_of(packed, signing_keys(key, passphrase_file), valid_days)
     stem = f"{found.authority}-{found.revision}"
