@@ -25,7 +25,7 @@ from controlplane.api.inbox import SessionParts
 from controlplane.api.metrics import IS_HALTED, RECORD_SIZE
 from controlplane.api.operator import OperatorParts, OperatorServicer
 from controlplane.api.reach import ReachServicer
-from controlplane.api.servers import Servers, Servicers
+from controlplane.api.servers import GRACE_SECONDS, Servers, Servicers
 from controlplane.api.session import SessionServicer
 from controlplane.api.tls import ServerCertificate
 from controlplane.api.updates import UpdatesServicer
@@ -133,6 +133,7 @@ async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     finally:
         core.calls.cut_streams(Unavailable("the coordinator is stopping", code="COORDINATOR_STOPPING"))
         await servers.stop()
+        await core.calls.drained(GRACE_SECONDS)
 
 
 def _services(core: Core) -> Services:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,16 +69,21 @@ class LiveCalls:
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     @contextmanager
     def entered(self, call: Call) -> Iterator[None]:
         """Keep `call` as live, and as the current one, for the length of the body."""
         token = _current.set(call)
         self._calls.add(call)
+        self._is_idle.clear()
         try:
             yield
         finally:
             self._calls.discard(call)
+            if not self._calls:
+                self._is_idle.set()
             _current.reset(token)
 
     def judge(self, check: Callable[[SpiffeId], None]) -> None:
@@ -94,6 +99,12 @@ class LiveCalls:
         for call in tuple(self._calls):
             if call.is_stream:
                 call.cut(why)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until no call is served any more, clean-up included, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_idle.wait()
 
     def count_of(self, caller: SpiffeId) -> int:
         return sum(call.caller == caller for call in self._calls)

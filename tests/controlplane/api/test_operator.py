@@ -104,9 +104,10 @@ async def test_a_charter_that_follows_by_the_rules_is_put_in_force_and_any_other
     assert refused.details() == "BAD_SIGNATURE: this charter has 1 valid signatures of the 2 it needs"
     assert there.coordinator.core.trust.charter.version == 1
     second: Charter = there.charters.charter(version=2)
-    answer = await stub.PublishCharter(wire.PublishCharterRequest(envelope=there.charters.signed(second)))
+    envelope = there.charters.signed(second)
+    answer = await stub.PublishCharter(wire.PublishCharterRequest(envelope=envelope))
     assert (answer.version, answer.digest) == (2, second.digest)
-    assert there.coordinator.core.trust.charter_envelopes[1] == there.charters.signed(second)
+    assert there.coordinator.core.trust.charter_envelopes[1] == envelope
 
 
 async def test_the_record_proves_itself_from_where_the_reader_stood(there: World) -> None:
@@ -122,7 +123,7 @@ async def test_the_record_proves_itself_from_where_the_reader_stood(there: World
     proof = list(later.consistency_proof)
     verify_consistency(first.size, checkpoint.size, proof, old_root=first.root, new_root=checkpoint.root)
     entries = [entry async for entry in stub.ReadLog(wire.ReadLogRequest(first_index=0, end_index=100))]
-    assert [entry.statement for entry in entries] == [there.charters.signed(), second]
+    assert [entry.statement for entry in entries] == [there.charter_envelope, second]
     for entry in entries:
         data = Leaf(entry.index, core.record._log.entry(entry.index).data, entry.salt, entry.statement)
         verify_leaf(data)

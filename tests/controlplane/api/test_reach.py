@@ -54,7 +54,7 @@ async def diagnosed(there: World, shown: Issued, *, signer: Issued | None = None
 async def test_greeting_tells_clock_charter_and_a_nonce(there: World) -> None:
     stub: Any = reach_pb2_grpc.ReachStub(there.reach())
     greeting = await stub.Greet(reach_pb2.GreetRequest())
-    assert greeting.charter_digest == there.charters.charter().digest
+    assert greeting.charter_digest == there.charter_digest
     assert len(greeting.nonce) == 32
     assert abs(greeting.server_time.ToSeconds() - now().timestamp()) < 5
 
@@ -62,7 +62,7 @@ async def test_greeting_tells_clock_charter_and_a_nonce(there: World) -> None:
 async def test_the_charter_is_given_to_anyone_signed_as_it_was_loaded(there: World) -> None:
     stub: Any = reach_pb2_grpc.ReachStub(there.reach())
     envelopes = (await stub.FetchCharter(reach_pb2.FetchCharterRequest())).envelopes
-    assert list(envelopes) == [there.charters.signed()]
+    assert list(envelopes) == [there.charter_envelope]
 
 
 async def test_an_agent_learns_why_it_is_refused_and_when_it_no_longer_is(there: World) -> None:

@@ -44,7 +44,7 @@ async def test_an_accepted_agent_is_welcomed_with_its_nonce_and_the_records_chec
     stream = await there.connect(PAR)
     assert stream.welcome.nonce == NONCE
     assert stream.welcome.protocol == 1
-    assert stream.welcome.charter_digest == there.charters.charter().digest
+    assert stream.welcome.charter_digest == there.charter_digest
     assert not stream.welcome.is_behind
     assert b"coordinator.treaty.example/log" in stream.welcome.checkpoint.note
 

@@ -49,6 +49,15 @@ class World:
     stack: AsyncExitStack
     agent_keys: dict[SpiffeId, SigningKey] = field(default_factory=dict)
 
+    @property
+    def charter_envelope(self) -> bytes:
+        """The first charter as it was loaded; a builder's next one is dated anew."""
+        return self.coordinator.core.trust.charter_envelopes[0]
+
+    @property
+    def charter_digest(self) -> Digest:
+        return self.coordinator.core.trust.charter.digest
+
     def certificate(
         self, who: SpiffeId, *, lifetime: timedelta = timedelta(hours=1), ca: Issued | None = None
     ) -> Issued:
@@ -79,7 +88,7 @@ class World:
             "protocol_min": 1,
             "protocol_max": 1,
             "agent_version": "0.1.0",
-            "charter_digest": self.charters.charter().digest,
+            "charter_digest": self.charter_digest,
             "delegations": [self.delegation(who)],
             "nonce": NONCE,
             "status_sequence": 1,
