@@ -14,7 +14,8 @@
 | fetch | Artifacts | 8 KiB | digests only |
 | update-opening | Updates | 1.25 MiB | journaled receipt; decision `egress.update`; brake off |
 | update-chunk | Updates | 4 MiB + 16 B | after its opening, within the receipt's size |
-| greet, fetch-charter | Reach | 0 B | – |
+| greet | Reach | 0 B | – |
+| fetch-charter | Reach | 0 B | – |
 | diagnose | Reach | 9 KiB | the agent's own certificate |
 
 What is not listed does not leave. A message with a field that this version does not know is not sent either. This

@@ -138,6 +138,8 @@ class AgentState:
         instructions: list[Instruction] = []
         if event.charter_digest != self.charter_digest:
             instructions.append(events.FetchCharter())
+        # An answer may have been lost with the last stream, and the hello already says that these are open.
+        instructions += [events.Acknowledge(number) for number in sorted(self.open)]
         return [*instructions, *self._report(now, is_full=True), events.SendOutbox()]
 
     def _received(self, directive: Directive) -> list[Instruction]:

@@ -1,0 +1,1 @@
+"""The agent's core: state, journal, border, session, enrolment, and the program around them."""
