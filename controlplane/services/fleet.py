@@ -147,7 +147,9 @@ class AgentFleet:
     async def _why_behind(self, agent: AgentId, position: Position) -> str:
         ours = await self._store.directives.highest(str(agent))
         theirs = position.highest_accepted
-        if theirs is not None and (ours is None or theirs > ours):
+        epoch = (await self._store.epochs.current()).number
+        # What was accepted under an earlier epoch is what a recovery has left behind on purpose.
+        if theirs is not None and theirs.epoch >= epoch and (ours is None or theirs > ours):
             return f"{agent} accepted directive {theirs}, the journal ends at {ours or 'none'}"
         if position.log_size > self._record.size:
             return f"{agent} verified {position.log_size} log entries, the record has {self._record.size}"

@@ -10,12 +10,13 @@ from typing import Any
 import grpc
 import pytest
 
+from controlplane.__main__ import _take_epoch
 from controlplane.domain.directives import EndRun
 from controlplane.services.nations import agent_resource_name
 from tests.controlplane.api.world import DE, FR, NONCE, World, agent, failure, home_of, load_charter, serving, world
 from treaty.errors import PreconditionFailed
 from treaty.names import DirectiveNumber, RunId
-from treaty.resources.meta import find_condition
+from treaty.resources.meta import find_condition, is_true
 from treaty.resources.nations import NODE_AGENT
 from treaty.wire.v1 import operator_pb2, session_pb2, types_pb2
 
@@ -93,6 +94,34 @@ async def test_an_agent_that_is_ahead_of_the_journal_stops_all_directing_until_r
         condition = find_condition(known.status.conditions, "Directed")
         assert condition is not None
         assert (condition.status, condition.reason) == ("False", "CoordinatorBehind")
+
+
+async def test_a_recovered_coordinator_directs_again_above_every_number_that_was_lost(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    await load_charter(home, charters.signed())
+    lost = types_pb2.DirectiveNumber(epoch=1, counter=99)
+    async with serving(home, charters) as restored:
+        await restored.accept(PAR)
+        assert (await restored.connect(PAR, highest_accepted=lost)).welcome.is_behind
+    assert await _take_epoch(home, 0, "restored from a backup") == (
+        2,
+        "spiffe://fr.treaty.example/agent/par-1 accepted directive 1.99, the journal ends at none",
+    )
+    async with serving(home, charters) as recovered:
+        stream = await recovered.connect(PAR, highest_accepted=lost)
+        assert (stream.welcome.is_behind, stream.welcome.epoch) == (False, 2)
+        number = await recovered.coordinator.core.fleet.direct(PAR, EndRun(RunId("r1")), TRACE)
+        assert number > DirectiveNumber(1, 99)
+        assert (await stream.next("directive")).directive.end_run.run == "r1"
+        known = await recovered.coordinator.core.store.resources.get(NODE_AGENT, "fr-par-1")
+        assert is_true(known.status.conditions, "Directed")
+
+
+async def test_an_agent_that_verified_another_log_is_noticed(there: World) -> None:
+    await there.accept(PAR)
+    assert (await there.connect(PAR, log_size=1, log_root=bytes(32))).welcome.is_behind
+    epoch = await there.coordinator.core.store.epochs.current()
+    assert epoch.halted_because == f"{PAR} verified another log of 1 entries"
 
 
 async def test_a_gap_in_the_status_asks_for_a_full_report(there: World) -> None:
