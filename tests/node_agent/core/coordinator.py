@@ -24,7 +24,10 @@ class Stream:
 
     context: Any
     hello: session_pb2.Hello
+    certificate: bytes
     received: asyncio.Queue[session_pb2.AgentMessage] = field(default_factory=asyncio.Queue)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a test to end the stream."""
 
     async def say(self, **body: Any) -> None:
         await self.context.write(session_pb2.CoordinatorMessage(**body))
@@ -56,7 +59,8 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         first = await context.read()
-        stream = Stream(context, first.hello)
+        # Read now: asking an ended call for its peer crashes gRPC.
+        stream = Stream(context, first.hello, bytes(context.auth_context()["x509_pem_cert"][0]))
         welcome = session_pb2.Welcome(
             nonce=b"?" if self.wrong_nonce else first.hello.nonce,
             protocol=1,
@@ -68,7 +72,14 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         )
         await stream.say(welcome=welcome)
         await self.streams.put(stream)
-        while (message := await context.read()) is not grpc.aio.EOF:
+        reading = asyncio.ensure_future(self.read(stream))
+        losing = asyncio.ensure_future(stream.lost.wait())
+        await asyncio.wait([reading, losing], return_when=asyncio.FIRST_COMPLETED)
+        reading.cancel()
+        losing.cancel()
+
+    async def read(self, stream: Stream) -> None:
+        while (message := await stream.context.read()) is not grpc.aio.EOF:
             await stream.received.put(message)
             if message.WhichOneof("body") == "submission":
                 await self.record(stream, message.submission.envelope)
