@@ -77,11 +77,13 @@ def certificate(
 @app.command()
 def serve(home: HomeOption) -> None:
     """Serve until SIGTERM. Where it listens is written to HOME/endpoints.json."""
+    where = Home(home)
+    where.identity()  # before the heavy imports: a wrong --home is told at once
+
     from controlplane.bootstrap import serve as run_forever
     from controlplane.logs import configure
     from controlplane.settings import read_settings
 
-    where = Home(home)
     configure(read_settings(where.settings).log_level)
     _run(run_forever(where))
 
