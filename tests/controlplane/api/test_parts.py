@@ -148,13 +148,13 @@ def test_a_trace_id_is_the_callers_where_it_is_well_formed_and_fresh_otherwise()
     [
         (session_pb2.RolloutStatus(rollout="R!", state=session_pb2.ROLLOUT_STATE_SERVING), InvalidInput),
         (session_pb2.RolloutStatus(rollout="r1"), InvalidInput),
-        (session_pb2.RolloutStatus(rollout="r1", state=99), InvalidInput),
+        (session_pb2.RolloutStatus.FromString(b"\x0a\x02r1\x18\x63"), InvalidInput),  # a state that nobody knows
         (
-            session_pb2.RolloutStatus(rollout="r1", state=session_pb2.ROLLOUT_STATE_FAILED, codes=["a text"]),
+            session_pb2.RolloutStatus(rollout="r1", state=FAILED, codes=["a text"]),
             InvalidInput,
         ),
         (
-            session_pb2.RolloutStatus(rollout="r1", state=session_pb2.ROLLOUT_STATE_FAILED, codes=["A"] * 17),
+            session_pb2.RolloutStatus(rollout="r1", state=FAILED, codes=["A"] * 17),
             LimitExceeded,
         ),
     ],
