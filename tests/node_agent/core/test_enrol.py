@@ -1,0 +1,221 @@
+"""init, delegate, and the verbs that need no coordinator: what they make, and what they refuse and how."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from node_agent.cli.__main__ import run
+from node_agent.home import Home
+from node_agent.logwatch import LogWatch
+from tests.node_agent.core.nation import Joined, nation
+from treaty.delegation import Power, parse_descriptor, verify_delegation
+from treaty.keys import new_signing_key, write_key
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.strip()
+
+
+def init(folder: Path, *more: str) -> int:
+    arguments = ["--nation", "FR", "--domain", "treaty.example", "--agent", "par-1", *more]
+    return run(["init", "--home", str(folder / "fr"), "--root-dir", str(folder / "root"), *arguments])
+
+
+def test_init_makes_a_home_closed_to_others_and_leaves_the_root_outside(tmp_path: Path) -> None:
+    assert init(tmp_path) == 0
+    home = Home(tmp_path / "fr")
+    for private in (home.agent_key, home.ca_key, tmp_path / "root" / "root.key"):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+    offered = parse_descriptor(home.descriptor.read_bytes()).nation
+    assert offered is not None
+    assert offered.code == "FR"
+    assert not list(home.root.rglob("root*"))
+
+
+def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(tmp_path)
+    before = (tmp_path / "fr" / "tls" / "ca.key").read_bytes()
+    capsys.readouterr()
+    assert init(tmp_path) == 7
+    assert said(capsys) == f"error: {tmp_path}/fr has an agent already\n  choose another --home"
+    assert (tmp_path / "fr" / "tls" / "ca.key").read_bytes() == before
+
+
+def test_init_refuses_a_nation_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert init(tmp_path, "--nation", "fr") == 2
+    assert "'fr' is not a nation code" in said(capsys)
+    assert not (tmp_path / "fr" / "settings.yaml").exists()
+
+
+def test_a_person_is_delegated_by_the_root_and_only_what_persons_may_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined = nation(tmp_path)
+    key = new_signing_key()
+    _, public = write_key(tmp_path / "person", "admin", key)
+    common = ["--home", str(joined.home.root), "--root-dir", str(joined.root_dir), "--public-key", str(public)]
+    assert run(["delegate", "person", *common, "--powers", "consent,overlay"]) == 0
+    envelopes = [path.read_bytes() for path in joined.home.delegations.glob("*.json")]
+    found = [verify_delegation(joined.charter, envelope, datetime.now(UTC)) for envelope in envelopes]
+    (person,) = [delegation for delegation in found if delegation.agent is None]
+    assert (person.key.key_id, person.powers) == (key.key_id, {Power.CONSENT, Power.OVERLAY})
+    capsys.readouterr()
+    assert run(["delegate", "person", *common, "--powers", "receipt"]) == 2
+    assert "a person's powers are break-glass, consent, overlay, revoke" in said(capsys)
+
+
+def test_delegating_without_the_root_s_folder_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joined = nation(tmp_path)
+    joined.root_dir.rename(tmp_path / "away")
+    assert run(["delegate", "agent", "--home", str(joined.home.root), "--root-dir", str(joined.root_dir)]) == 3
+    assert "no key file" in said(capsys)
+
+
+def test_verbs_say_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--home", str(tmp_path)]) == 3
+    assert "run 'foedus-agent init' first" in said(capsys)
+    joined = nation(tmp_path)
+    assert run(["status", "--home", str(joined.home.root)]) == 3
+    assert "run 'foedus-agent join' first" in said(capsys)
+
+
+def test_status_shows_the_agent_that_is_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joined = nation(tmp_path)
+    joined.join("localhost:1")
+    assert run(["brake", "on", "--home", str(joined.home.root)]) == 0
+    capsys.readouterr()
+    assert run(["status", "--home", str(joined.home.root), "-o", "json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["agent"] == "spiffe://fr.treaty.example/agent/par-1"
+    assert (seen["running"], seen["connection"]["state"], seen["brake_on"]) == (False, "not running", True)
+    assert seen["charter"]["digest"] == joined.charter.digest
+    assert run(["status", "--home", str(joined.home.root)]) == 0
+    assert "ON: nothing trains, nothing leaves" in capsys.readouterr().out
+
+
+def test_a_home_whose_charter_was_exchanged_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joined, other = nation(tmp_path), nation(tmp_path / "other")
+    joined.join("localhost:1")
+    (path,) = joined.home.charters.glob("*.json")
+    path.write_bytes(other.envelope)
+    assert run(["status", "--home", str(joined.home.root)]) == 4
+    assert "not the pinned" in said(capsys)
+
+
+def test_a_charter_with_another_ca_under_our_name_is_not_believed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined = nation(tmp_path)
+    foreign = joined.world.charter()  # FR's entry is the builder's, not ours
+    joined.charter, joined.envelope = foreign, joined.world.signed(foreign)
+    joined.join("localhost:1")
+    assert run(["status", "--home", str(joined.home.root)]) == 4
+    assert "the charter names another root for FR than ours" in said(capsys)
+
+
+def test_two_agents_cannot_run_on_one_home(joined_home: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+    with joined_home.home.occupied():
+        assert joined_home.home.is_occupied()
+        assert run(["run", "--home", str(joined_home.home.root)]) == 7
+    assert "an agent already runs" in said(capsys)
+    assert not joined_home.home.is_occupied()
+
+
+def test_a_log_that_contradicted_itself_fails_verification_until_a_person_has_looked(
+    joined_home: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = str(joined_home.home.root)
+    assert run(["log", "verify", "--home", home]) == 0
+    base = joined_home.lay()
+    base.journal.set_fact("log_alarm", "CONSISTENCY_REFUSED: forked")
+    base.close()
+    capsys.readouterr()
+    assert run(["log", "verify", "--home", home]) == 4
+    assert "contradicted itself (CONSISTENCY_REFUSED: forked)" in said(capsys)
+    assert run(["log", "verify", "--home", home, "--acknowledge"]) == 0
+    base = joined_home.lay()
+    assert LogWatch(base.journal, base.nation).alarm == ""
+    base.close()
+
+
+def test_receipts_of_a_fresh_nation_are_an_empty_log(joined_home: Joined, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["receipts", "--home", str(joined_home.home.root), "-o", "json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["receipts"], seen["counts"], seen["log"]["size"]) == ([], {}, 0)
+
+
+def test_check_names_the_first_thing_that_stands_in_the_way(
+    joined_home: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", "--home", str(joined_home.home.root), "-o", "json"]) == 7
+    findings = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert findings["charter"]["good"]
+    assert findings["delegation"]["good"]
+    assert findings["tls"] == {
+        "check": "tls",
+        "good": False,
+        "found": "no TLS server answers at localhost:1",
+        "remedy": "check the address, the network and any proxy",
+    }
+
+
+def test_check_says_when_the_agent_s_delegation_has_ended(
+    joined_home: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in joined_home.home.delegations.glob("*.json"):
+        path.unlink()
+    run(["check", "--home", str(joined_home.home.root), "-o", "json"])
+    findings = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert findings["delegation"]["remedy"] == "run 'foedus-agent delegate agent'"
+
+
+@pytest.fixture
+def joined_home(tmp_path: Path) -> Joined:
+    joined = nation(tmp_path)
+    joined.join("localhost:1")
+    return joined
+
+
+def test_an_expired_charter_lets_the_agent_start_and_check_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    joined = nation(tmp_path)
+    past = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+    expired = replace(joined.charter, issued_at=past - timedelta(days=1), expires_at=past)
+    joined.charter, joined.envelope = expired, joined.world.signed(expired)
+    joined.join("localhost:1")
+    assert run(["check", "--home", str(joined.home.root), "-o", "json"]) == 7
+    findings = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert "expired at" in findings["charter"]["found"]
+
+
+def test_unknown_verbs_and_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["frobnicate"]) == 2
+    assert said(capsys).startswith("error: no such command 'frobnicate'")
+    assert run(["brake", "sideways"]) == 2
+
+
+def test_the_program_s_help_loads_neither_grpc_nor_cryptography_nor_torch() -> None:
+    code = (
+        "import sys; from node_agent.cli.__main__ import run; run(['--help']);"
+        "print([m for m in ('grpc', 'cryptography', 'torch', 'numpy', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "Exit codes:" in done.stdout
+
+
+def test_the_agent_s_process_loads_no_torch() -> None:
+    code = "import sys; import node_agent.agent, node_agent.work; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
