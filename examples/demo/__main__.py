@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from examples.demo import prepare, steps_charter, steps_joining
+from examples.demo import (
+    prepare,
+    steps_charter,
+    steps_datasets,
+    steps_joining,
+    steps_publishing,
+    steps_rollout,
+    steps_runs,
+)
 from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed, stopped_by_signals
 from examples.demo.telling import Telling
@@ -22,6 +30,11 @@ ACTS: Final[Sequence[Callable[[Cast], None]]] = (
     steps_joining.refuse_swapped_keys,
     steps_joining.join,
     steps_joining.put_policies_in_force,
+    steps_publishing.publish_first_version,
+    steps_rollout.roll_out_first_version,
+    steps_datasets.register_datasets,
+    steps_runs.evaluate,
+    steps_runs.train,
 )
 
 

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Final
 
 BIN: Final = Path(sys.executable).parent
-COMMAND_SECONDS: Final = 300
+COMMAND_SECONDS: Final = 120
+FOLLOW_SECONDS: Final = 600
+"""A command that shows progress may take as long as the longest rounds do."""
 STOP_SECONDS: Final = 8
 TAIL_CHARS: Final = 3000
 _PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
@@ -103,23 +105,19 @@ class Programs:
         """Run a command and hand on every line of its output as it comes."""
         command = [str(BIN / program), *map(str, words)]
         lines: list[str] = []
-        errors: list[str] = []
         process = subprocess.Popen(
             command,
             env=self._environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             bufsize=1,
         )
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        aside = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
-        aside.start()
-        watchdog = threading.Timer(COMMAND_SECONDS, process.kill)
+        watchdog = threading.Timer(FOLLOW_SECONDS, process.kill)
         watchdog.start()
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 lines.append(line)
                 if line.strip():
                     say(line)
@@ -128,8 +126,7 @@ class Programs:
             watchdog.cancel()
             process.kill()
             process.wait()
-            aside.join()
-        done = Done(shown(command), "".join(lines), "".join(errors), code)
+        done = Done(shown(command), "".join(lines), "".join(lines), code)
         if code and must_succeed:
             raise DemoFailed(self._failure(done))
         return done

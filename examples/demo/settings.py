@@ -24,6 +24,7 @@ REFUSED_PURPOSE: Final = "law-enforcement-analytics"
 MODEL: Final = "smollm2"
 LICENCE: Final = "Apache-2.0"
 CLASSIFICATION: Final = "public"
+REL_TO: Final = ("EU", "JP", "KR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +56,23 @@ WAVES: Final = (("first", ("FR", "DE")), ("second", ("IT",)), ("third", ("JP", "
 
 SEED: Final = 7
 ROUNDS: Final = 2
-TEMPLATE: Final = "{source_language}: {source}\n{target_language}: {target}"
 RECIPE: Final[dict[str, object]] = {
-    "recipe": "lora-sft",
     "rank": 8,
     "alpha": 16,
-    "targets": ["q_proj", "v_proj"],
+    "targets": "q_proj,v_proj",
     "steps": 8,
     "batch": 8,
     "learning_rate_micro": 3000,
-    "seed": SEED,
     "sequence_tokens": 64,
     "precision": "float32",
-    "prompt_template": TEMPLATE,
+    "prompt_template": "{source_language}: {source}\n{target_language}: {target}",
     "heldout_pairs": 64,
 }
+"""Of a plain process with these figures: perplexity at most half of before after two rounds in every nation."""
 CLIP_NORM_MICRO: Final = 20_000_000
 """Above the norm of an honest update after 8 steps at 3e-3, so that clipping bounds liars and not learners."""
 
-TINY_RECIPE: Final[dict[str, object]] = {**RECIPE, "rank": 1, "steps": 1, "batch": 1, "heldout_pairs": 1, "seed": 0}
+TINY_RECIPE: Final = {**RECIPE, "rank": 1, "steps": 1, "batch": 1, "heldout_pairs": 1}
 """For the hostile run: the honest companion should not take long."""
 
 ROUND_DEADLINE_SECONDS: Final = 300

@@ -9,7 +9,7 @@ import policies
 from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed
 from examples.demo.settings import CODES, DNS, DOMAIN, FOUNDERS, NATIONS, PUBLISHERS, NationSettings
-from examples.demo.steps_charter import POLICY_KEYS, charter_words, first_line, init_coordinator, new_key
+from examples.demo.steps_charter import POLICY_KEYS, charter_words, init_coordinator, new_key
 
 SWAPS: Final = {"publishers": "FR", "policy": "DE", "log": "IT", "nation": "JP"}
 """What is swapped, and whose agent meets it; an agent of its own for each that runs at the same time."""
@@ -114,20 +114,24 @@ def put_policies_in_force(cast: Cast) -> None:
     with cast.telling.step("2. the treaty's policy and five overlays, signed and in force"):
         folder = cast.run_dir / "bundles"
         folder.mkdir()
-        for name in policies.NAMES:
-            (folder / f"{name}.tar.gz").write_bytes(policies.compiled(name))
-        bundle = folder / "treaty.tar.gz"
+        sign = ("policy", "sign", "--out", folder, "--bundle")
         keys = [word for name in POLICY_KEYS for word in ("--key", cast.signing_key("policy", name))]
-        cast.foedus("policy", "sign", bundle, *keys)
-        cast.telling.say(cast.foedus("policy", "push", bundle).out)
-        cast.each_nation(lambda nation: _load_overlay(cast, nation, folder / f"{nation.code.lower()}.tar.gz"))
+        cast.foedus(*sign, policies.compiled_path("treaty"), *keys)
+        cast.telling.say(cast.foedus("policy", "push", folder / "treaty-1.tar.gz", folder / "treaty-1.json").out)
+        cast.each_nation(lambda nation: _load_overlay(cast, nation, folder))
         cast.programs.wait_until("every agent decides under both policies", lambda: _are_in_force(cast), WAIT_SECONDS)
         cast.telling.say("both policies are in force in all five; in each, both must allow")
 
 
-def _load_overlay(cast: Cast, nation: NationSettings, bundle: Path) -> None:
-    cast.foedus("policy", "sign", bundle, "--key", cast.person_key(nation.code))
-    cast.agent(nation.code, "policy", "load", bundle)
+def _load_overlay(cast: Cast, nation: NationSettings, folder: Path) -> None:
+    compiled = policies.compiled_path(nation.code.lower())
+    authority = f"nation.{nation.code}"
+    cast.foedus(
+        "policy", "sign", "--out", folder, "--bundle", compiled, "--authority", authority,
+        "--key", cast.person_key(nation.code),
+    )  # fmt: skip
+    stem = folder / f"{authority}-1"
+    cast.agent(nation.code, "policy", "load", f"{stem}.tar.gz", "--envelope", f"{stem}.json")
 
 
 def _are_in_force(cast: Cast) -> bool:
