@@ -60,6 +60,11 @@ log = structlog.get_logger(__name__)
 CHECKPOINT_SECONDS: Final = 1.0
 """How old a published checkpoint may be while the record grows; heartbeats carry the newest."""
 
+HOUSEKEEPING_SECONDS: Final = 600
+MAX_KEPT_EVENTS: Final = 10_000
+"""A watcher that comes back within this many changes continues; a later one lists again."""
+KEPT: Final = timedelta(days=30)
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -216,6 +221,7 @@ def _loops(core: Core, services: Services) -> dict[str, Callable[[], Coroutine[N
         "record": core.record.run,
         "checkpoints": lambda: _publish_checkpoints(core),
         "trust": lambda: _follow_trust(core, services),
+        "housekeeping": lambda: _keep_house(core),
         "rollouts": services.rollouts.run,
         "runs": services.runs.run,
     }
@@ -233,6 +239,19 @@ async def _publish_checkpoints(core: Core) -> None:
             signed = (await core.record.publish()).checkpoint.size
         except FoedusError as err:
             log.error("checkpoint not published", code=err.code, exc_info=err)
+
+
+async def _keep_house(core: Core) -> None:
+    """Bound what only grows: changes kept for watchers, superseded directives, delivered messages."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        before = utc_now() - KEPT
+        try:
+            await core.store.resources.compact(MAX_KEPT_EVENTS)
+            await core.store.directives.prune(before)
+            await core.store.outbox.prune(before)
+        except FoedusError as err:
+            log.error("housekeeping failed", code=err.code, exc_info=err)
 
 
 async def _follow_trust(core: Core, services: Services) -> None:

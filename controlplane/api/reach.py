@@ -37,8 +37,9 @@ log = structlog.get_logger(__name__)
 PROOF_PREFIX: Final = b"foedus reach v1\n"
 NONCE_LIFETIME: Final = timedelta(seconds=60)
 MAX_NONCES: Final = 4096
-BUCKET_CALLS: Final = 20
-REFILL_PER_SECOND: Final = 2
+BUCKET_CALLS: Final = 60
+"""A nation's agents may share one address; a join and a check take a handful of calls each."""
+REFILL_PER_SECOND: Final = 5
 MAX_BUCKETS: Final = 4096
 
 Context: TypeAlias = Any
