@@ -111,7 +111,7 @@ def add_mean(arrays: Arrays, deltas: Iterable[Arrays]) -> Arrays:
 def local_delta(model: torch.nn.Module, arrays: Arrays, nation: Nation, round_number: int) -> Arrays:
     """What one nation's local steps of a round change."""
     lora_sft.write_arrays(model, arrays)
-    lora_sft.train(model, nation.train, RECIPE, round_number=round_number, ordinal=nation.ordinal)
+    lora_sft.train(model, nation.train, RECIPE, lora_sft.Place(round_number, nation.ordinal))
     return lora_sft.delta_from(model, arrays)
 
 

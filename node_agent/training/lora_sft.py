@@ -169,28 +169,39 @@ def draw(examples: Sequence[Example], recipe: LoraSft, *, round_number: int, ord
         yield [examples[place] for place in order[start : start + recipe.batch]]
 
 
-def train(
-    model: torch.nn.Module, examples: Sequence[Example], recipe: LoraSft, *, round_number: int, ordinal: int
-) -> Loss:
-    """One round of local steps with AdamW; the model changes. Returns the loss over the round.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which round of which nation this is; `proximal_mu_micro` as in FedProx, in millionths, 0 for none."""
+
+    round: int
+    ordinal: int
+    proximal_mu_micro: int = 0
+
+
+def train(model: torch.nn.Module, examples: Sequence[Example], recipe: LoraSft, place: Place) -> Loss:
+    """One round of local steps with AdamW; the model changes. Returns the round's loss without the proximal term.
 
     Raises: PreconditionFailed (DATA_UNUSABLE): no example keeps an answer within the sequence length.
+    Source of the proximal term: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equation 2.
     """
     usable = [example for example in examples if example.answer_tokens]
     if not usable:
         raise PreconditionFailed("no example keeps an answer", code="DATA_UNUSABLE")
     trained = list(parameters(model).values())
     optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate_micro / 1e6)
+    given = [parameter.detach().clone() for parameter in trained]
     losses = []
     torch.manual_seed(recipe.seed)
     model.train()
-    for batch in draw(usable, recipe, round_number=round_number, ordinal=ordinal):
+    for batch in draw(usable, recipe, round_number=place.round, ordinal=place.ordinal):
         # The gradient of a sum is the sum of gradients: short examples need not be padded to the longest one's length.
         tokens = sum(example.answer_tokens for example in batch)
         for part in _by_length(batch):
             total = _negative_log_likelihood(model, part)
             (total / tokens).backward()  # type: ignore[no-untyped-call]
             losses.append(Loss(float(total.detach()), sum(example.answer_tokens for example in part)))
+        if place.proximal_mu_micro:
+            _pull_back(trained, given, place.proximal_mu_micro / 1e6)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     model.eval()
@@ -227,6 +238,14 @@ def generate(model: torch.nn.Module, tokenizer: Tokenizer, prompt: str, count: i
                 break
             ids, past = torch.tensor([new[-1:]]), output.past_key_values
     return new
+
+
+def _pull_back(trained: Sequence[torch.nn.Parameter], given: Sequence[torch.Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 × the squared distance from what was given."""
+    with torch.no_grad():
+        for parameter, start in zip(trained, given, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=mu)
 
 
 def _sum(losses: Iterable[Loss]) -> Loss:

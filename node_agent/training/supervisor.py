@@ -64,12 +64,14 @@ class TrainerSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainOrder:
-    """What tells one round of one nation from another, for the seed."""
+    """What tells one round of one nation from another."""
 
     recipe: LoraSft
     round: int
     ordinal: int
-    """The nation's place in the plan's sorted cohort."""
+    """The nation's place in the plan's sorted cohort; the seed depends on it."""
+    proximal_mu_micro: int = 0
+    """FedProx's pull towards the arrays given, in millionths; 0 for every other strategy."""
 
 
 @dataclass(slots=True)
@@ -131,7 +133,12 @@ class TrainerSupervisor:
         recipe = order.recipe
         shapes = self._shapes(recipe)
         replies.check_arrays(arrays, shapes)
-        fields: JsonObject = {"recipe": recipe.to_json(), "round": order.round, "ordinal": order.ordinal}
+        fields: JsonObject = {
+            "recipe": recipe.to_json(),
+            "round": order.round,
+            "ordinal": order.ordinal,
+            "proximal_mu_micro": order.proximal_mu_micro,
+        }
         reply = await self._exchange(
             Frame("train", fields, arrays), "delta", timeout_seconds, replies.body_bytes(shapes)
         )

@@ -4,7 +4,7 @@
 |---|---|---|
 | `load` | model_dir, precision, threads | `loaded` |
 | `read` | file, source_language, target_language | `read` |
-| `train` | recipe, round, ordinal; arrays: the adapter given | `delta` with metrics; arrays: after − given |
+| `train` | recipe, round, ordinal, proximal_mu_micro; arrays: the adapter given | `delta` with metrics; arrays: after − given |
 | `evaluate` | recipe; arrays: the adapter, or none for the base alone | `evaluated` with metrics |
 
 What fails is answered by a code of `process.CHILD_CODES`; the text of the failure goes to standard error, which stays
@@ -82,13 +82,13 @@ class Trainer:
         from node_agent.training import lora_sft
 
         recipe = parse_recipe(given.value("recipe"))
-        round_number, ordinal = given.integer("round"), given.integer("ordinal")
+        place = lora_sft.Place(given.integer("round"), given.integer("ordinal"), given.integer("proximal_mu_micro"))
         given.done()
         parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
         lora_sft.write_arrays(model, frame.arrays)
         before = lora_sft.evaluate(model, self._encoded(recipe, parts.heldout))
         examples = self._encoded(recipe, parts.train)
-        trained = lora_sft.train(model, examples, recipe, round_number=round_number, ordinal=ordinal)
+        trained = lora_sft.train(model, examples, recipe, place)
         metrics = _heldout(before, parts) | {
             "train_loss_micro": trained.mean_micro,
             "examples": recipe.examples,

@@ -66,6 +66,13 @@ async def test_the_same_order_gives_the_same_bits_and_another_ordinal_does_not(w
     assert any(not np.array_equal(first[name], other[name]) for name in first)
 
 
+async def test_a_proximal_term_keeps_training_near_what_was_given(warm: TrainerSupervisor) -> None:
+    free, held = [
+        (await warm.train(TrainOrder(RECIPE, 1, 0, mu), start(), timeout_seconds=60)).delta for mu in (0, 1_000_000_000)
+    ]
+    assert sum(float((d**2).sum()) for d in held.values()) < 0.5 * sum(float((d**2).sum()) for d in free.values())
+
+
 async def test_another_rank_fits_the_same_warm_base(warm: TrainerSupervisor) -> None:
     recipe = replace(RECIPE, rank=2, targets=("down_proj", "q_proj"))
     arrays = initial_arrays(recipe, base_shapes())
