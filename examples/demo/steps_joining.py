@@ -93,7 +93,7 @@ def _join(cast: Cast, nation: NationSettings) -> None:
     waiting = [line for line in done.err.splitlines() if line.startswith("waiting")]
     if not waiting:
         raise DemoFailed(f"{nation.code} was let in before an operator accepted it:\n{done.err}")
-    cast.telling.say(f"{nation.code}: {waiting[0]}")
+    cast.telling.say(f"{nation.code}: {waiting[0].partition(';')[0]}")
 
 
 def spiffe_id(nation: NationSettings) -> str:

@@ -77,7 +77,7 @@ def _note_blocked(cast: Cast, attacks: list[str]) -> None:
     for attack, codes in zip(attacks, refused, strict=False):
         cast.findings.blocked.append(Blocked(attack.replace("_", "-"), ",".join(codes)))
         cast.telling.say(f"{attack.replace('_', ' '):15} stopped: {', '.join(codes)}")
-    leaks = [path for path in cast.home(HOSTILE).rglob("leak*")]
+    leaks = list(cast.home(HOSTILE).rglob("leak*"))
     if leaks:
         raise DemoFailed(f"the hostile trainer left {leaks}")
 

@@ -95,7 +95,7 @@ def _once(react: Callable[[str], None]) -> Callable[[str], None]:
     seen: set[str] = set()
 
     def first_time(line: str) -> None:
-        told = line.strip()
+        told = line.rstrip()
         if told not in seen:
             seen.add(told)
             react(told)

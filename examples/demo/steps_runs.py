@@ -54,7 +54,7 @@ def run_words(
     """What is typed after `run plan` or `run start`."""
     words: list[object] = [name, "--task", task, "--purpose", purpose, "--model", ref("1.0.0")]
     words += ["--nations", ",".join(codes), "--quorum", quorum or len(codes), "--seed", SEED]
-    words += ["--round-deadline", ROUND_DEADLINE_SECONDS, "--clip-norm-micro", CLIP_NORM_MICRO]
+    words += ["--deadline", ROUND_DEADLINE_SECONDS, "--clip-norm-micro", CLIP_NORM_MICRO]
     return words + [word for field, value in recipe.items() for word in ("--set", f"{field}={value}")]
 
 

@@ -1,4 +1,4 @@
-"""Act 8: the aggregate becomes version 2 and goes out behind a gate; a scrambled version 3 fails it and is taken back."""
+"""Act 8: the aggregate becomes version 2 behind a gate; a scrambled version 3 fails that gate and is taken back."""
 
 from __future__ import annotations
 
