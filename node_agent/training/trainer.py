@@ -4,7 +4,7 @@
 |---|---|---|
 | `load` | model_dir, precision, threads | `loaded` |
 | `read` | file, source_language, target_language | `read` |
-| `train` | recipe, round, ordinal, proximal_mu_micro; arrays: the adapter given | `delta` with metrics; arrays: after − given |
+| `train` | recipe, round, ordinal, proximal_mu_micro; the adapter given | `delta` with metrics; after − given |
 | `evaluate` | recipe; arrays: the adapter, or none for the base alone | `evaluated` with metrics |
 
 What fails is answered by a code of `process.CHILD_CODES`; the text of the failure goes to standard error, which stays
