@@ -29,7 +29,7 @@ from controlplane.api.metrics import CONNECTED
 from controlplane.domain.directives import Directive
 from controlplane.services.connections import Connection
 from controlplane.services.record import Head
-from treaty.errors import FoedusError, InvalidInput, PreconditionFailed, Unavailable
+from treaty.errors import Expired, FoedusError, InvalidInput, PreconditionFailed, Unavailable
 from treaty.names import AgentId
 from treaty.wire.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
 from treaty.wire.v1 import session_pb2, session_pb2_grpc
@@ -60,15 +60,23 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
                 f"the agent speaks protocols {hello.protocol_min} to {hello.protocol_max}, this coordinator {PROTOCOL}",
                 code="PROTOCOL_UNSUPPORTED",
             )
-        for envelope in hello.delegations:
-            self._parts.trust.learn_delegation(envelope, nation=agent.nation)
-            await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
+        await self._learn(agent, hello.delegations)
         await self._parts.fleet.compare(agent, hello.position)
         await self._welcome(hello, context)
         async with self._open(agent, call, hello) as connection:
             await self._parts.fleet.resend(connection, hello.position)
             await self._parts.listener.connected(agent)
             await self._converse(connection, hello, context)
+
+    async def _learn(self, agent: AgentId, delegations: tuple[bytes, ...]) -> None:
+        """Believe the nation's delegations; one that has ended is passed over, a forged one ends the stream."""
+        for envelope in delegations:
+            try:
+                self._parts.trust.learn_delegation(envelope, nation=agent.nation)
+            except Expired as err:
+                log.warning("delegation has ended", agent=str(agent), reason=err.message)
+                continue
+            await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
 
     async def _welcome(self, hello: messages_in.Hello, context: Context) -> None:
         epoch = await self._parts.store.epochs.current()

@@ -13,8 +13,23 @@ import pytest
 from controlplane.__main__ import _take_epoch
 from controlplane.domain.directives import EndRun
 from controlplane.services.nations import agent_resource_name
-from tests.controlplane.api.world import DE, FR, NONCE, World, agent, failure, home_of, load_charter, serving, world
+from tests.controlplane.api.world import (
+    DE,
+    FR,
+    NONCE,
+    World,
+    agent,
+    failure,
+    home_of,
+    load_charter,
+    now,
+    serving,
+    world,
+)
+from treaty import statement
+from treaty.delegation import Delegation, Power
 from treaty.errors import PreconditionFailed
+from treaty.keys import new_signing_key
 from treaty.names import DirectiveNumber, RunId
 from treaty.resources.meta import find_condition, is_true
 from treaty.resources.nations import NODE_AGENT
@@ -179,6 +194,17 @@ async def test_a_delegation_of_another_nation_is_refused(there: World) -> None:
     foreign = there.delegation(agent(DE, "par-1"))
     refused = await failure(there.connect(PAR, delegations=[foreign]))
     assert refused.details() == "NOT_A_PARTY"
+
+
+async def test_a_delegation_that_has_ended_does_not_keep_its_nation_out(there: World) -> None:
+    await there.accept(PAR)
+    issued = now().replace(microsecond=0) - timedelta(days=2)
+    person = Delegation(
+        FR, new_signing_key().verification, frozenset({Power.CONSENT}), None, issued, issued + timedelta(days=1)
+    )
+    ended = statement.sign(person.statement(), [there.charters.roots[FR]])
+    await there.connect(PAR, delegations=[ended, there.delegation(PAR)])
+    assert [d.agent for d in there.coordinator.core.fleet.delegations(FR)] == ["par-1"]
 
 
 async def test_a_restarted_coordinator_sends_what_was_not_answered(tmp_path: Path) -> None:
