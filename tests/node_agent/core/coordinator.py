@@ -90,7 +90,7 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         digest = digest_of(statement.unverified(envelope).payload())
         await stream.say(recorded=session_pb2.Recorded(statement_digest=digest, log_index=7))
 
-    async def Send(self, request_iterator: Any, context: Any) -> transfer_pb2.UpdateAccepted:  # type: ignore[override]  # noqa: N802
+    async def Send(self, request_iterator: Any, context: Any) -> transfer_pb2.UpdateAccepted:  # noqa: N802
         async for frame in request_iterator:
             self.frames.append(frame)
             if frame.WhichOneof("body") == "opening":
@@ -107,7 +107,7 @@ async def coordinator(joined: Joined, port: int = 0) -> AsyncIterator[tuple[Coor
     issued = issue_server(joined.world.coordinator_ca, ["localhost"], datetime.now(UTC))
 
     def identity() -> credentials.ServerIdentity:
-        cas = [nation.ca_pem.encode() for nation in joined.charter.nations.values()]
+        cas = tuple(nation.ca_pem.encode() for nation in joined.charter.nations.values())
         return credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), cas)
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

@@ -136,7 +136,11 @@ async def test_the_brake_cuts_an_update_on_its_way(setting: Setting) -> None:
 async def test_cancelling_whoever_sends_is_a_cancellation_and_not_the_brake(setting: Setting) -> None:
     setting.hub.hold_updates.clear()
     sending = asyncio.ensure_future(setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS))
-    setting.hub.on_opening = lambda: sending.cancel() and None
+
+    def cancel() -> None:
+        sending.cancel()
+
+    setting.hub.on_opening = cancel
     with pytest.raises(asyncio.CancelledError):
         await sending
 

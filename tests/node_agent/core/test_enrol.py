@@ -66,7 +66,7 @@ def test_a_person_is_delegated_by_the_root_and_only_what_persons_may_hold(
     envelopes = [path.read_bytes() for path in joined.home.delegations.glob("*.json")]
     found = [verify_delegation(joined.charter, envelope, datetime.now(UTC)) for envelope in envelopes]
     (person,) = [delegation for delegation in found if delegation.agent is None]
-    assert (person.key.key_id, person.powers) == (key.key_id, {Power.CONSENT, Power.OVERLAY})
+    assert (person.key.key_id, person.powers) == (key.key_id, frozenset({Power.CONSENT, Power.OVERLAY}))
     capsys.readouterr()
     assert run(["delegate", "person", *common, "--powers", "receipt"]) == 2
     assert "a person's powers are break-glass, consent, overlay, revoke" in said(capsys)

@@ -31,17 +31,20 @@ class Reach(reach_pb2_grpc.ReachServicer):
     def __init__(self, envelopes: Sequence[bytes]) -> None:
         self.envelopes = envelopes
 
-    async def Greet(self, request: Any, context: Any) -> reach_pb2.GreetResponse:  # type: ignore[override]  # noqa: N802
+    async def Greet(self, request: Any, context: Any) -> reach_pb2.GreetResponse:  # noqa: N802
         return reach_pb2.GreetResponse(charter_digest=digest_of(b"c"), nonce=b"n" * 32)
 
-    async def FetchCharter(self, request: Any, context: Any) -> reach_pb2.FetchCharterResponse:  # type: ignore[override]  # noqa: N802
+    async def Diagnose(self, request: Any, context: Any) -> reach_pb2.DiagnoseResponse:  # noqa: N802
+        return reach_pb2.DiagnoseResponse(code="ACCEPTED")
+
+    async def FetchCharter(self, request: Any, context: Any) -> reach_pb2.FetchCharterResponse:  # noqa: N802
         return reach_pb2.FetchCharterResponse(envelopes=self.envelopes)
 
 
 @asynccontextmanager
 async def reachable(ca: Issued, envelopes: Sequence[bytes]) -> AsyncIterator[str]:
     issued = issue_server(ca, ["localhost"], datetime.now(UTC))
-    identity = credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), [])
+    identity = credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), ())
     server = grpc.aio.server()
     reach_pb2_grpc.add_ReachServicer_to_server(Reach(envelopes), server)  # type: ignore[no-untyped-call,unused-ignore]
     port = server.add_secure_port("localhost:0", credentials.plain_server_credentials(lambda: identity))

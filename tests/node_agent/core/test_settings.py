@@ -9,7 +9,7 @@ import pytest
 from node_agent.settings import Sandbox, parse_settings, read_settings, settings_text
 from treaty.errors import InvalidInput, NotFound
 
-OWN = {"nation": "FR", "domain": "treaty.example", "agent": "par-1"}
+OWN: dict[object, object] = {"nation": "FR", "domain": "treaty.example", "agent": "par-1"}
 
 
 def test_what_init_writes_is_read_back(tmp_path: Path) -> None:
