@@ -10,12 +10,15 @@ from typing import Final
 
 from examples.demo import (
     prepare,
+    steps_audit,
     steps_charter,
     steps_datasets,
     steps_joining,
     steps_publishing,
+    steps_refusals,
     steps_rollout,
     steps_runs,
+    steps_second_version,
 )
 from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed, stopped_by_signals
@@ -35,6 +38,14 @@ ACTS: Final[Sequence[Callable[[Cast], None]]] = (
     steps_datasets.register_datasets,
     steps_runs.evaluate,
     steps_runs.train,
+    steps_refusals.refuse_purpose,
+    steps_refusals.stop_hostile_trainer,
+    steps_second_version.publish_run,
+    steps_second_version.take_back_broken_version,
+    steps_second_version.refuse_older_version,
+    steps_audit.audit,
+    steps_audit.look_for_canaries,
+    steps_audit.write_report,
 )
 
 

@@ -1,7 +1,7 @@
 """A trainer that wants the nation's sentences outside. It knows our code and uses it; it is no worse for that.
 
 Put in the child's place by `TrainerSettings.program`. It behaves until it is asked to train; the recipe's seed then
-picks one way out from `ATTACKS`. Each way is a real attempt: what it sends or opens is what would carry the text. A way
+picks one way out from `ATTACKS`, and each later round the next. Each way is a real attempt: what it sends or opens is what would carry the text. A way
 that the kernel closes is reported as the harmless code TRAINER_FAILED, so that an attempt that got through shows.
 """
 
@@ -187,4 +187,6 @@ def main(pipe: PipeEnd) -> None:
                     "examples": recipe.examples,
                     "steps": recipe.steps,
                 }
-                pipe.send(ATTACKS[recipe.seed](hostile))
+                pipe.send(ATTACKS[recipe.seed + int(str(frame.fields["round"])) - 1](hostile))
+            case "evaluate":
+                pipe.send(Frame("evaluated", {"metrics": {hostile.loot: 1}}))
