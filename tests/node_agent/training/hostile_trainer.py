@@ -1,8 +1,9 @@
 """A trainer that wants the nation's sentences outside. It knows our code and uses it; it is no worse for that.
 
 Put in the child's place by `TrainerSettings.program`. It behaves until it is asked to train; the recipe's seed then
-picks one way out from `ATTACKS`, and each later round the next. Each way is a real attempt: what it sends or opens is what would carry the text. A way
-that the kernel closes is reported as the harmless code TRAINER_FAILED, so that an attempt that got through shows.
+picks one way out from `ATTACKS`, and each later round the next. Each way is a real attempt: what it sends or opens is
+what would carry the text. A way that the kernel closes is reported as the harmless code TRAINER_FAILED, so that an
+attempt that got through shows.
 """
 
 from __future__ import annotations
