@@ -1,6 +1,6 @@
 """Aggregation of 10 updates of 100 MB: ours from the spool to a durable digest, its floor, and Flower's own FedAvg.
 
-    python bench/aggregate.py [--updates 10] [--megabytes 100] [--repeat 3]
+    python -m bench.aggregate [--updates 10] [--megabytes 100] [--repeat 3] [--json]
 
 Each contender runs in a process of its own, so its peak memory is its own; the files lie in the page cache for all.
 The floor reads every file in pieces of 4 MiB, hashes it with SHA-256 and adds weight × values in NumPy, on one thread.
@@ -21,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import rows
+from bench.rows import Row, say
+
 CHUNK = 4 * 2**20
 TARGET_RATIO = 1.5
 TARGET_MEGABYTES = 200
@@ -38,13 +41,14 @@ def main() -> None:
         for _ in range(arguments.repeat):  # in turn, so that a busy moment of the machine falls on all
             for contender in CONTENDERS:
                 result = _run(contender, folder)
+                say(f"{contender:8} {result['seconds']:6.2f} s, peak {result['peak_bytes'] / 1e6:.0f} MB")
                 if contender not in best or result["seconds"] < best[contender]["seconds"]:
                     best[contender] = result
-    _print_table(best, arguments.updates, arguments.megabytes)
+    rows.show(_rows(best, arguments.updates, arguments.megabytes), as_json=arguments.json)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = rows.parser(__doc__)
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
@@ -91,7 +95,7 @@ def _prepare(folder: Path, updates: int, megabytes: int) -> None:
 
 
 def _run(contender: str, folder: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--contender", contender, "--folder", folder]
+    command = [sys.executable, "-m", "bench.aggregate", "--contender", contender, "--folder", folder]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)  # type: ignore[no-any-return]
 
 
@@ -154,16 +158,24 @@ def _flower(folder: Path, paths: list[Path]) -> float:
     return time.perf_counter() - started
 
 
-def _print_table(best: dict[str, dict[str, float]], updates: int, megabytes: int) -> None:
-    floor = best["floor"]["seconds"]
-    print(f"aggregate {updates} × {megabytes} MB, best of the repeats")
-    for contender in CONTENDERS:
-        seconds, peak = best[contender]["seconds"], best[contender]["peak_bytes"] / 1e6
-        print(f"  {contender:8} {seconds:7.2f} s  {seconds / floor:5.2f} × floor  peak {peak:7.0f} MB")
-    print("  flower starts from messages in memory: it reads, verifies, hashes and stores nothing")
-    ours = best["foedus"]
-    fits = ours["seconds"] <= TARGET_RATIO * floor and ours["peak_bytes"] <= TARGET_MEGABYTES * 1e6
-    print(f"  target   ≤ {TARGET_RATIO} × floor and ≤ {TARGET_MEGABYTES} MB: {'met' if fits else 'missed'}")
+def _rows(best: dict[str, dict[str, float]], updates: int, megabytes: int) -> list[Row]:
+    floor, ours, flower = (best[contender]["seconds"] for contender in CONTENDERS)
+    peak, flower_peak = (best[contender]["peak_bytes"] / 1e6 for contender in ("foedus", "flower"))
+    theirs = f"FedAvg {flower:.2f} s, {flower_peak:.0f} MB"
+    work = f"aggregate {updates} × {megabytes} MB"
+    return [
+        Row(
+            f"{work} from spool to digest",
+            f"{ours:.2f} s",
+            f"read + SHA-256 + add {floor:.2f} s",
+            f"{ours / floor:.2f}×",
+            f"≤ {TARGET_RATIO}×",
+            ours <= TARGET_RATIO * floor,
+        ),
+        Row(f"{work}, memory", f"{peak:.0f} MB", target=f"≤ {TARGET_MEGABYTES} MB", is_met=peak <= TARGET_MEGABYTES),
+        # Flower starts from messages in memory: it reads, verifies, hashes and stores nothing.
+        Row(f"{work}, beside Flower", f"{ours:.2f} s", theirs, f"{ours / flower:.2f}×"),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Durable appends to the record, beside what the disk alone would take for the very same bytes.
 
-    python bench/log_appends.py [--entries 20000] [--statement-bytes 1000] [--submitters 64] [--repeat 3]
-                                [--directory DIR]
+    python -m bench.log_appends [--entries 20000] [--statement-bytes 1000] [--submitters 64] [--repeat 3]
+                                [--directory DIR] [--json]
 
 Rows: `LogFiles.append` in groups of 1, 16 and 64 from one thread, and `GroupCommit` with many tasks that each wait for
 their own index before they submit again. Statement, salt, checksums, SHA-256 and the Merkle tree are inside the time.
@@ -15,16 +15,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
-
+from bench import rows
+from bench.rows import Row, say
 from controlplane.record import GroupCommit, LogFiles
 from treaty.log import Entry, new_entry
 
@@ -33,32 +33,29 @@ GROUPS = (1, 16, 64)
 ORIGIN = "bench.example/log"
 
 
-def main() -> int:
+def main() -> None:
     arguments = _arguments()
     entries = [new_entry(os.urandom(arguments.statement_bytes)) for _ in range(arguments.entries)]
     few = entries[: max(500, len(entries) // 10)]  # one sync each is slow: a tenth of them tells the rate
-    rows: list[tuple[str, float, float]] = []
+    measured = []
     for group in GROUPS:
         sample = few if group == 1 else entries
-        rows.append((f"append, groups of {group}", *_best(arguments, sample, group, _appending(group))))
-    rows.append(
-        (
-            f"GroupCommit, {arguments.submitters} submitters",
-            *_best(arguments, entries, arguments.submitters, _submitting(arguments.submitters)),
-        )
-    )
-    print(f"{'durable appends a second':<32}{'ours':>10}{'floor':>10}{'ours/floor':>12}")
-    for name, ours, floor in rows:
-        print(f"{name:<32}{ours:>10,.0f}{floor:>10,.0f}{ours / floor:>11.2f}×")
-    reached = rows[-1][1]
-    is_met = reached >= TARGET_PER_SECOND
-    verdict = "met" if is_met else "MISSED"
-    print(f"target {TARGET_PER_SECOND:,} a second through GroupCommit: {verdict} ({reached:,.0f})")
-    return 0 if is_met else 1
+        measured.append(_row(f"log appends, groups of {group}", _best(arguments, sample, group, _appending(group))))
+        say(f"{measured[-1].work}: {measured[-1].ours}")
+    submitters = arguments.submitters
+    best = _best(arguments, entries, submitters, _submitting(submitters))
+    measured.append(_row(f"log appends, {submitters} submitters", best, TARGET_PER_SECOND))
+    rows.show(measured, as_json=arguments.json)
+
+
+def _row(work: str, best: tuple[float, float], target: int = 0) -> Row:
+    ours, floor = best
+    row = Row(work, f"{ours:,.0f} /s", f"bare fdatasync {floor:,.0f} /s", f"{ours / floor:.2f}×")
+    return replace(row, target=f"≥ {target:,} /s", is_met=ours >= target) if target else row
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Durable appends to the record, beside the disk's own floor.")
+    parser = rows.parser(__doc__)
     parser.add_argument("--entries", type=int, default=20_000)
     parser.add_argument("--statement-bytes", type=int, default=1_000)
     parser.add_argument("--submitters", type=int, default=64)
@@ -124,4 +121,4 @@ def _submitting(submitters: int) -> Callable[[LogFiles, list[Entry]], None]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

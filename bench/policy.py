@@ -1,6 +1,6 @@
 """Policy decisions: embedded, and through a real OPA beside the plainest client that asks the same of it.
 
-    python bench/policy.py [--questions 2000] [--nations 100] [--datasets 500] [--tensors 12]
+    python -m bench.policy [--questions 2000] [--nations 100] [--datasets 500] [--tensors 12] [--json]
 
 The question is an update that wants to leave, under registers of the given size. Rows: one authority asked through an
 engine (event loop, thread or HTTP, parsing included), and a nation's whole decision (typed question, treaty and
@@ -18,7 +18,6 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,11 +25,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
-
 import requests
 
 import policies
+from bench import rows
+from bench.rows import Row, say
 from tools import parts
 from treaty.keys import new_signing_key
 from treaty.names import PartyCode, digest_of
@@ -51,30 +50,31 @@ NOW = datetime(2025, 11, 24, 16, tzinfo=UTC)
 TOKEN = "bench"  # noqa: S105  of an OPA that lives for one measurement
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Policy decisions, embedded and through a real OPA.")
+def main() -> None:
+    parser = rows.parser(__doc__)
     parser.add_argument("--questions", type=int, default=2_000)
     parser.add_argument("--nations", type=int, default=100)
     parser.add_argument("--datasets", type=int, default=500)
     parser.add_argument("--tensors", type=int, default=12)
-    return asyncio.run(measure(parser.parse_args()))
+    arguments = parser.parse_args()
+    rows.show(asyncio.run(measure(arguments)), as_json=arguments.json)
 
 
-async def measure(arguments: argparse.Namespace) -> int:
+async def measure(arguments: argparse.Namespace) -> list[Row]:
     treaty, overlay = _verified("treaty", "treaty"), _verified("fr", "nation.FR")
     question, registers = _question(treaty, arguments.tensors), _registers(treaty, arguments)
-    print(f"{arguments.nations} nations, {arguments.datasets} datasets, {arguments.tensors} tensors")
-    is_met = await _embedded(treaty, overlay, question, registers, arguments.questions)
+    say(f"{arguments.nations} nations, {arguments.datasets} datasets, {arguments.tensors} tensors")
+    measured = await _embedded(treaty, overlay, question, registers, arguments.questions)
     opa = parts.find("opa")
     if opa is None:
-        print(f"OPA left out: {parts.PARTS['opa'].how}")
-        return 0 if is_met else 1
-    return 0 if await _through_opa(opa, treaty, question, registers, arguments.questions) and is_met else 1
+        say(f"OPA left out: {parts.PARTS['opa'].how}")
+        return measured
+    return [*measured, await _through_opa(opa, treaty, question, registers, arguments.questions)]
 
 
 async def _embedded(
     treaty: VerifiedBundle, overlay: VerifiedBundle, question: Question, registers: Registers, questions: int
-) -> bool:
+) -> list[Row]:
     engine = EmbeddedEngine()
     load_ms = await _load_ms(engine, treaty.bundle.program, registers)
     document = question.merged()
@@ -93,15 +93,22 @@ async def _embedded(
     await decider.close()
     _print("embedded, one authority", asked)
     _print("embedded, whole decision", decided[questions // 20 :])
-    print(f"{'embedded, load':<28}{load_ms:>9.0f} ms   this process: {_resident_mb():.0f} MB")
-    is_met = _percentile(asked, 99) <= TARGET_EMBEDDED_P99_MS and load_ms <= TARGET_LOAD_MS
-    print(f"target p99 ≤ {TARGET_EMBEDDED_P99_MS} ms, load ≤ {TARGET_LOAD_MS:.0f} ms: {'met' if is_met else 'MISSED'}")
-    return is_met
+    say(f"{'embedded, load':<28}{load_ms:>9.0f} ms   this process: {_resident_mb():.0f} MB")
+    worst = _percentile(asked, 99)
+    return [
+        Row(
+            "policy decision embedded, p99",
+            f"{worst:.2f} ms",
+            target=f"≤ {TARGET_EMBEDDED_P99_MS} ms",
+            is_met=worst <= TARGET_EMBEDDED_P99_MS,
+        ),
+        Row("policy load", f"{load_ms:.0f} ms", target=f"≤ {TARGET_LOAD_MS:.0f} ms", is_met=load_ms <= TARGET_LOAD_MS),
+    ]
 
 
 async def _through_opa(
     opa: Path, treaty: VerifiedBundle, question: Question, registers: Registers, questions: int
-) -> bool:
+) -> Row:
     async with _running(opa) as port:
         engine = OpaEngine(port=port, token=TOKEN)
         await _load_ms(engine, treaty.bundle.program, registers)
@@ -118,12 +125,17 @@ async def _through_opa(
             assert answered["result"]["verdict"] == "allow"
         session.close()
         await engine.close()
-    ratio = statistics.median(ours[questions // 10 :]) / statistics.median(floor[questions // 10 :])
     _print("OPA, one authority", ours[questions // 10 :])
     _print("requests.Session floor", floor[questions // 10 :])
-    is_met = ratio <= TARGET_OPA_RATIO
-    print(f"OPA p50 / floor p50: {ratio:.2f}×; target ≤ {TARGET_OPA_RATIO}×: {'met' if is_met else 'MISSED'}")
-    return is_met
+    typical, bare = (statistics.median(times[questions // 10 :]) for times in (ours, floor))
+    return Row(
+        "policy decision through OPA, p50",
+        f"{typical:.2f} ms",
+        f"requests.Session {bare:.2f} ms",
+        f"{typical / bare:.2f}×",
+        f"≤ {TARGET_OPA_RATIO}×",
+        typical <= TARGET_OPA_RATIO * bare,
+    )
 
 
 async def _load_ms(engine: Engine, program: Program, registers: Registers) -> float:
@@ -223,8 +235,8 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 
 def _print(name: str, values: Sequence[float]) -> None:
-    print(f"{name:<28}p50 {statistics.median(values):>6.2f} ms   p99 {_percentile(values, 99):>6.2f} ms")
+    say(f"{name:<28}p50 {statistics.median(values):>6.2f} ms   p99 {_percentile(values, 99):>6.2f} ms")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

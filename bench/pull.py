@@ -1,6 +1,6 @@
 """Pull 1 GiB over mutual TLS, verified and fsynced, against its peers in the same run.
 
-    python -m bench.pull [--mebibytes 1024] [--repeat 3] [--directory DIR]
+    python -m bench.pull [--mebibytes 1024] [--repeat 3] [--directory DIR] [--json]
 
 On loopback the peer is `curl` from nginx over mutual TLS, then `openssl dgst -sha256`; through a delaying proxy
 (bench/delay_proxy.py, 1 Gbit/s) at 20 and 230 ms round trip it is a bare socket through the same proxy. The better of
@@ -9,7 +9,6 @@ the repeats counts for either side, measured in turn. Needs nginx, curl and open
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import socket
@@ -24,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import rows
+from bench.rows import Row, say
 from controlplane.artifacts.directory_store import DirectoryStore
 from treaty.label import Classification, label
 from treaty.lineage import Lineage
@@ -35,6 +36,7 @@ from treaty.wire.certificates import issue_client, issue_server, new_ca
 MEBIBYTE = 2**20
 TENSOR_MEBIBYTES = 64
 DOMAIN = "bench.example"
+TARGET_MEGABYTES = 300
 
 NGINX = """
 daemon off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.log;
@@ -166,19 +168,55 @@ def wait_for(port: int) -> None:
     raise SystemExit("nginx did not start")
 
 
-def line(name: str, size: int, pairs: list[tuple[float, float]], peer: str, target: float) -> None:
+def row(name: str, size: int, pairs: list[tuple[float, float]], peer: str, target: float) -> Row:
+    """The better of the repeats for either side; a ratio above 1 means that we are faster."""
     ours, theirs = (min(times) for times in zip(*pairs, strict=True))
     rate = size / MEBIBYTE
-    verdict = "reached" if theirs / ours >= target else "MISSED"
-    print(
-        f"{name:>8}  pull {ours:6.2f} s {rate / ours:6.0f} MiB/s   {peer} {theirs:6.2f} s {rate / theirs:6.0f} MiB/s"
-        f"   ratio {theirs / ours:4.2f} (target {target}: {verdict})",
-        flush=True,
+    return Row(
+        f"pull {size // MEBIBYTE} MiB, {name}",
+        f"{ours:.2f} s, {rate / ours:.0f} MiB/s",
+        f"{peer} {theirs:.2f} s, {rate / theirs:.0f} MiB/s",
+        f"{theirs / ours:.2f}×",
+        f"≥ {target}×",
+        theirs / ours >= target,
     )
 
 
+def told(name: str, pair: tuple[float, float]) -> tuple[float, float]:
+    say(f"{name}: ours {pair[0]:.2f} s, peer {pair[1]:.2f} s")
+    return pair
+
+
+def measure(home: Path, size: int, repeat: int) -> list[Row]:
+    """All three lines, one after the other."""
+    peaks: list[int] = []
+    measured: list[Row] = []
+
+    def ours(port: int) -> float:
+        seconds, peak = our_pull(home, port)
+        peaks.append(peak)
+        return seconds
+
+    with process("bench.pull_parts", "serve", str(home)) as port:
+        with nginx(home) as web_port:
+            pairs = [told("loopback", (ours(port), curl_and_openssl(home, web_port))) for _ in range(repeat)]
+        measured.append(row("loopback", size, pairs, "curl+openssl", 1.5))
+        with process("bench.pull_parts", "raw", str(size)) as raw_port:
+            for milliseconds in (20, 230):
+                name = f"{milliseconds} ms"
+                with (
+                    process("bench.delay_proxy", str(port), str(milliseconds)) as slow_port,
+                    process("bench.delay_proxy", str(raw_port), str(milliseconds)) as slow_raw_port,
+                ):
+                    pairs = [told(name, (ours(slow_port), raw_socket(slow_raw_port, size))) for _ in range(repeat)]
+                measured.append(row(name, size, pairs, "raw socket", 0.8))
+    peak = max(peaks) / 1e6
+    fits = peak < TARGET_MEGABYTES
+    return [*measured, Row("pull, agent's memory", f"{peak:.0f} MB", target=f"< {TARGET_MEGABYTES} MB", is_met=fits)]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = rows.parser(__doc__)
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=None, help="where files lie; emptied afterwards")
@@ -188,26 +226,7 @@ def main() -> None:
     try:
         size = chosen.mebibytes * MEBIBYTE
         prepare(home, chosen.mebibytes)
-        peaks: list[int] = []
-
-        def ours(port: int) -> float:
-            seconds, peak = our_pull(home, port)
-            peaks.append(peak)
-            return seconds
-
-        with process("bench.pull_parts", "serve", str(home)) as port:
-            with nginx(home) as web_port:
-                pairs = [(ours(port), curl_and_openssl(home, web_port)) for _ in range(chosen.repeat)]
-            line("loopback", size, pairs, "curl+openssl", 1.5)
-            with process("bench.pull_parts", "raw", str(size)) as raw_port:
-                for milliseconds in (20, 230):
-                    with (
-                        process("bench.delay_proxy", str(port), str(milliseconds)) as slow_port,
-                        process("bench.delay_proxy", str(raw_port), str(milliseconds)) as slow_raw_port,
-                    ):
-                        pairs = [(ours(slow_port), raw_socket(slow_raw_port, size)) for _ in range(chosen.repeat)]
-                    line(f"{milliseconds} ms", size, pairs, "raw socket  ", 0.8)
-        print(f"agent's peak memory {max(peaks) / 1e6:.0f} MB (target 300)")
+        rows.show(measure(home, size, chosen.repeat), as_json=chosen.json)
     finally:
         shutil.rmtree(home)
 

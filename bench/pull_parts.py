@@ -44,9 +44,8 @@ async def serve(home: Path) -> None:
 
     def identity() -> credentials.ServerIdentity:
         tls = home / "tls"
-        return credentials.ServerIdentity(
-            (tls / "server.key").read_bytes(), (tls / "server.pem").read_bytes(), [(tls / "client-ca.pem").read_bytes()]
-        )
+        key, shown, clients = ((tls / name).read_bytes() for name in ("server.key", "server.pem", "client-ca.pem"))
+        return credentials.ServerIdentity(key, shown, (clients,))
 
     server = grpc.aio.server(options=limits.server_options(max_connection_age_seconds=3600))
     handler: grpc.RpcMethodHandler[FetchRequest, bytes] = grpc.unary_stream_rpc_method_handler(

@@ -7,21 +7,31 @@ own. Nothing is shortened: certificates, policies, receipts and the record are t
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import policies
-from examples.demo.programs import Done, Programs
+from examples.demo.programs import Daemon, Done, Programs
 
 NATIONS = {"FR": "fr", "DE": "de"}
 """Nation and the language of its texts."""
 DOMAIN = "bench.example"
 WAIT_SECONDS = 60
 LOOK_EVERY_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Start:
+    """How long a program took to be there, and how long it was on a CPU for it."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 class Stage:
@@ -109,21 +119,21 @@ class Stage:
         shown = [json.loads(self.agent(code, "status", "--output", "json").out)["policies"] for code in NATIONS]
         return all(revisions["treaty_revision"] and revisions["overlay_revision"] for revisions in shown)
 
-    def start_coordinator(self) -> float:
-        """Start it; seconds until it answers on its port."""
+    def start_coordinator(self) -> Start:
+        """Start it, until it answers on its port."""
         endpoints = self.coordinator / "endpoints.json"
         endpoints.unlink(missing_ok=True)
         began = time.perf_counter()
-        self.programs.start("coordinator", "foedus-coordinator", "serve", "--home", self.coordinator)
+        daemon = self.programs.start("coordinator", "foedus-coordinator", "serve", "--home", self.coordinator)
         self._wait("the coordinator serves", lambda: endpoints.exists() and _answers(self._endpoints()["grpc"]))
-        return time.perf_counter() - began
+        return _since(began, daemon)
 
-    def start_agent(self, code: str) -> float:
-        """Start it; seconds until it says that it is connected."""
+    def start_agent(self, code: str) -> Start:
+        """Start it, until it says that it is connected."""
         began = time.perf_counter()
-        self.programs.start(code, "foedus-agent", "run", "--home", self.home(code))
+        daemon = self.programs.start(code, "foedus-agent", "run", "--home", self.home(code))
         self._wait(f"{code} is connected", lambda: _is_ready(self._ready_ports[code]))
-        return time.perf_counter() - began
+        return _since(began, daemon)
 
     def _wait(self, what: str, is_so: Callable[[], bool]) -> None:
         """As `Programs.wait_until`, looking more often: a start takes tenths of a second."""
@@ -152,6 +162,12 @@ class Stage:
             "FOEDUS_CA": str(people / "ca.pem"),
             "FOEDUS_CHARTER": str(self._charter),
         }
+
+
+def _since(began: float, daemon: Daemon) -> Start:
+    seconds = time.perf_counter() - began
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return Start(seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))  # utime and stime
 
 
 def free_port() -> int:
