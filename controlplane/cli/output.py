@@ -27,7 +27,7 @@ def print_facts(facts: Mapping[str, JsonLike], output: Output, *, name: str) -> 
         print_document(facts, output)
     else:
         lines = [(tables.words(key), _fact(value)) for key, value in facts.items()]
-        typer.echo(tables.pairs(lines))
+        typer.echo(tables.pairs([(name, text) for name, text in lines if text]))
 
 
 def print_document(value: JsonLike, output: Output) -> None:

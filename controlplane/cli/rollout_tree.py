@@ -199,5 +199,5 @@ def _note(entry: NationProgress) -> str:
         before, after = (entry.metrics.get(f"heldout_loss_micro_{when}", 0) for when in ("before", "after"))
         parts.append(f"held-out loss {before / 1e6:.3f} → {after / 1e6:.3f}")
     waits = WAITS.get(entry.reason or "") or WAITS.get(entry.state, "")
-    parts += [text for text in (entry.reason or "", entry.message, waits) if text]
-    return "; ".join(parts)
+    why = ": ".join(text for text in (entry.reason or "", entry.message or waits) if text)
+    return "; ".join([*parts, why] if why else parts)

@@ -22,7 +22,7 @@ ReasonOption = Annotated[str, typer.Option(help="Why; kept with the rollout.")]
 
 @app.command(
     epilog="Example:  foedus rollout create demo-1 --model demo@1.0.0 --wave fr,de --wave it --wave jp,kr --soak 5 "
-    "--health-prompt 'Bonjour' --evaluate translation:0 --fallback none"
+    "--health-prompt 'Bonjour' --evaluate public-administration-translation:0 --fallback none"
 )
 def create(
     ctx: typer.Context,

@@ -42,7 +42,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the recipe.")]
 
 
 @app.command(
-    epilog="Example:  foedus run plan tr-1 --task train --model demo@1.0.0 --nations FR,DE --purpose translation"
+    epilog="Example:  foedus run plan tr-1 --task train --model demo@1.0.0 --nations FR,DE --purpose public-administration-translation"
 )
 def plan(
     ctx: typer.Context,
@@ -83,7 +83,7 @@ def plan(
 
 @app.command(
     epilog="Example:  foedus run start tr-1 --task train --model demo@1.0.0 --nations FR,DE,IT --quorum 2 "
-    "--purpose translation --rounds 2 --set rank=8 --set steps=8 --follow"
+    "--purpose public-administration-translation --rounds 2 --set rank=8 --set steps=8 --follow"
 )
 def start(
     ctx: typer.Context,

@@ -1,0 +1,101 @@
+"""The program itself: help at once, one line an error, exit codes, contexts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controlplane.cli.__main__ import program_name
+from controlplane.cli.program import COMMANDS
+from tests.controlplane.cli.conftest import Foedus
+
+HEAVY = ("grpc", "cryptography", "rich", "google.protobuf", "sqlalchemy", "numpy", "yaml", "flwr")
+
+
+def test_help_and_completion_import_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom controlplane.cli.__main__ import run\nrun(['--help'])\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stderr.strip().endswith("[]")
+    assert "Exit codes:" in ran.stdout
+
+
+def test_a_shell_completes_nouns_verbs_and_kinds() -> None:
+    def completed(words: str) -> list[str]:
+        program = "import sys\nfrom controlplane.cli.__main__ import run\nrun([])"
+        variables = {"_FOEDUS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables)
+        return ran.stdout.split()
+
+    assert completed("foedus ro") == ["rollout"]
+    assert completed("foedus rollout s") == ["status"]
+    assert completed("foedus get fe") == ["federatedruns"]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_an_example(foedus: Foedus, name: str) -> None:
+    from controlplane.cli.program import LazyGroup, app
+
+    del app
+    group = LazyGroup(name="foedus")
+    command = group.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    verbs = getattr(command, "commands", {name: command})
+    for verb in verbs.values():
+        assert verb.help, verb.name
+        assert "Example:  foedus" in (verb.epilog or ""), verb.name
+    assert foedus(name, "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["nope"], 2, "error: no such command 'nope'"),
+        (["get"], 2, "error: missing argument 'KIND'"),
+        (["get", "gadgets"], 2, "error: no such kind; one of nations, nodeagents"),
+        (["get", "nations", "-o", "xml"], 2, "error: invalid value for '--output'"),
+        (["get", "nations"], 7, "error: no coordinator to talk to: coordinator, cert, key, ca not set"),
+        (["--context", "eu", "get", "nations"], 3, "error: there is no context 'eu'"),
+        (["charter", "digest", "missing.json"], 3, "error: there is no charter missing.json"),
+        (["model", "publish", "--name", "a", "--version", "1.0.0", "--key", "k"], 2, "error: either a folder or a run"),
+        (["audit", "verify"], 7, "error: no charter to believe"),
+        (["apply", "-f", "missing.yaml"], 3, "error: there is no file missing.yaml"),
+    ],
+)
+def test_an_error_is_one_line_and_a_number(foedus: Foedus, arguments: list[str], code: int, line: str) -> None:
+    said = foedus(*arguments)
+    assert said.code == code
+    assert said.err.startswith(line)
+    assert said.out == ""
+    assert len(said.err.strip().split("\n")) <= 2
+
+
+def test_contexts_are_set_used_and_listed(foedus: Foedus, tmp_path: Path) -> None:
+    for name in ("eu", "nato"):
+        said = foedus("config", "set-context", name, "--coordinator", f"{name}:7443", "--cert", tmp_path / "op.pem")
+        assert said.code == 0
+    assert foedus("config", "use-context", "nato").out == "current context is nato\n"
+    listed = foedus("config", "get-contexts").out.split("\n")
+    assert listed[0] == "CURRENT   NAME   COORDINATOR   CERTIFICATE"
+    assert listed[2].split()[:3] == ["*", "nato", "nato:7443"]
+    assert json.loads(foedus("config", "get-contexts", "-o", "json").out)["current"] == "nato"
+    assert foedus("config", "use-context", "un").code == 3
+
+
+def test_a_misspelt_field_of_the_configuration_is_refused(foedus: Foedus, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("contexts: {eu: {coordinater: hub:1}}\ncurrent-context: eu\n")
+    said = foedus("get", "nations")
+    assert said.code == 2
+    assert "context 'eu' has an unknown field 'coordinater'" in said.err
+
+
+def test_the_program_is_called_as_people_call_it() -> None:
+    assert program_name("/usr/bin/kubectl-foedus") == "kubectl foedus"
+    assert program_name("/usr/bin/foedus") == "foedus"
+    assert program_name("controlplane/cli/__main__.py") == "foedus"
