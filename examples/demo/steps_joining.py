@@ -10,6 +10,7 @@ from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed
 from examples.demo.settings import CODES, DNS, DOMAIN, FOUNDERS, NATIONS, PUBLISHERS, NationSettings
 from examples.demo.steps_charter import POLICY_KEYS, charter_words, init_coordinator, new_key
+from examples.demo.steps_forgery import keep_a_copy
 
 SWAPS: Final = {"publishers": "FR", "policy": "DE", "log": "IT", "nation": "JP"}
 """What is swapped, and whose agent meets it; an agent of its own for each that runs at the same time."""
@@ -78,6 +79,7 @@ def join(cast: Cast) -> None:
         cast.each_nation(lambda nation: _join(cast, nation))
         cast.several(lambda nation: cast.foedus("agent", "accept", spiffe_id(nation)), NATIONS)
         cast.telling.say("the operator accepted all five")
+        keep_a_copy(cast)
         for code in CODES:
             write_settings(cast, code)
             cast.start_agent(code)
