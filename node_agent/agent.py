@@ -22,6 +22,7 @@ from node_agent.charters import Membership, read_membership
 from node_agent.connections import Connections, reach_line
 from node_agent.customs import Customs
 from node_agent.executor import Executor, ExecutorParts
+from node_agent.health import Health
 from node_agent.home import Home
 from node_agent.identity import NationIdentity, load_identity
 from node_agent.journal import SqliteJournal
@@ -122,12 +123,14 @@ class Agent:
             self._border.halt(LOG_INCONSISTENT)
         endpoint = Endpoint(self._base.settings.metrics_address, self.state, self._base.journal)
         tallies = TallyKeeper(self._base.journal, self._border, self._base.nation, self._base.settings.tally_seconds)
+        health = Health(self._base.settings.health_address, self.state)
         try:
-            self._telltale.endpoint = await endpoint.open()
-            await self._loop.run(self._session.run, self._telltale.run, tallies.run)
+            self._telltale.metrics, self._telltale.health = await endpoint.open(), await health.open()
+            await self._loop.run(self._session.run, self._telltale.run, tallies.run, health.run)
         finally:
             tallies.sign()
             await endpoint.close()
+            await health.close()
             await self._base.connections.close()
 
     def _session_parts(self) -> SessionParts:

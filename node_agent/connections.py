@@ -4,7 +4,7 @@ Each purpose has connections of its own: one stream for control, several for pul
 Reach, which is asked without a certificate. A certificate cannot change on a connection that is open: a new one is
 opened with the new certificate, and the old one goes when its last call ends.
 
-This module and the chunk source that it feeds (`node_agent.fetch`) are where gRPC is imported in this package. Only
+This module and the chunk source that it feeds (`node_agent.fetch`) are where gRPC calls out of this package. Only
 `node_agent.border`, the session and Reach's client use it, and all that they send went through `Customs`.
 """
 

@@ -62,7 +62,8 @@ def _connection(live: JsonObject, *, is_running: bool) -> JsonObject:
         "coordinator_is_behind": live.get("coordinator_is_behind", False),
         "highest_accepted": live.get("highest_accepted"),
         "open": live.get("open", []),
-        "endpoint": live.get("endpoint", ""),
+        "metrics": live.get("metrics", ""),
+        "health": live.get("health", ""),
         "at": live.get("at"),
     }
 

@@ -104,6 +104,7 @@ class Session:
         pause = FIRST_PAUSE_SECONDS
         async with AsyncExitStack() as live:
             while True:
+                failure: FoedusError | None = None
                 try:
                     await self._open(live)
                     pause = FIRST_PAUSE_SECONDS
@@ -111,15 +112,17 @@ class Session:
                         continue
                 except FoedusError as err:
                     log.debug("no stream to the coordinator", code=err.code)
-                    await self._parts.explain(err)
+                    failure = err
                 await live.aclose()
                 self._stream = None
                 await self._parts.emit(events.Disconnected())
+                if failure is not None:
+                    await self._parts.explain(failure)
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  jitter, not a secret
                 pause = min(2 * pause, self._parts.pause_max_seconds)
 
     async def _open(self, live: AsyncExitStack) -> None:
-        """Shake hands and greet on a new stream, and only then let go of the one in `live` (nobody listens to it now)."""
+        """Shake hands and greet on a new stream, and only then let go of the one in `live`, to which nobody listens."""
         async with AsyncExitStack() as fresh:
             stream = await fresh.enter_async_context(self._parts.connections.session())
             welcome = await self._greet(stream)

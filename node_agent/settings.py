@@ -51,8 +51,10 @@ class Settings:
     tally_seconds: int = 300
     """How often the counts of what left are signed and submitted. 1 to 86400."""
     metrics_address: str = "127.0.0.1:0"
-    """Where Prometheus metrics and health are served, host:port; port 0 takes a free one, shown by `status`; empty:
-    nowhere."""
+    """Where Prometheus metrics and HTTP health are served, host:port; port 0 takes a free one, shown by `status`;
+    empty: nowhere."""
+    health_address: str = "127.0.0.1:0"
+    """Where gRPC health (grpc.health.v1) is served to probes; as `metrics_address`."""
     log_level: str = "info"
     """debug, info, warning or error."""
     tap: str = ""

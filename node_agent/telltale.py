@@ -49,8 +49,8 @@ class Telltale:
         self._workers = workers
         self._journal = journal
         self._clock = clock
-        self.endpoint = ""
-        """Where metrics and health are served."""
+        self.metrics = self.health = ""
+        """Where they are served."""
 
     async def run(self) -> None:
         last: JsonObject = {}
@@ -78,6 +78,7 @@ class Telltale:
             "coordinator_is_behind": state.is_behind,
             "highest_accepted": str(state.highest),
             "open": [f"{number} {directive.subject}" for number, directive in state.open.items()],
-            "endpoint": self.endpoint,
+            "metrics": self.metrics,
+            "health": self.health,
             "conditions": {**self._workers.conditions()},
         }

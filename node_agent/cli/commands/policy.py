@@ -20,7 +20,8 @@ def load(
     ctx: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The compiled bundle, from 'foedus policy sign'.")],
     envelope: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its signed statement; BUNDLE with .dsse.json by default.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Its signed statement; BUNDLE, but .json, by default."),
     ] = None,
     home: HomeOption = None,
 ) -> None:
@@ -28,7 +29,7 @@ def load(
     from node_agent import bundles
     from treaty.errors import NotFound
 
-    signed = envelope or bundle.with_name(f"{bundle.name}.dsse.json")
+    signed = envelope or bundle.with_name(f"{bundle.name.removesuffix('.tar.gz')}.json")
     try:
         packed, word = bundle.read_bytes(), signed.read_bytes()
     except FileNotFoundError as err:

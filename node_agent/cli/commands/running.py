@@ -23,8 +23,8 @@ def run(ctx: typer.Context, home: HomeOption = None) -> None:
 
     place = home_of(ctx, home)
     place.require()
-    logs.configure(read_settings(place.settings).log_level)
     with place.occupied():
+        logs.configure(read_settings(place.settings).log_level)
         base = agents.lay(place, agents.SystemClock())
 
         async def live() -> None:

@@ -62,8 +62,8 @@ def _facts(seen: dict[str, Any]) -> list[tuple[str, str]]:
         rows.insert(2, ("why", f"{trouble['message']}; {trouble['remedy']}"))
     if connection.get("coordinator_is_behind"):
         rows.insert(2, ("why", "the coordinator was restored from a backup and directs nothing until it is recovered"))
-    if connection.get("endpoint"):
-        rows.append(("metrics", f"http://{connection['endpoint']}/metrics"))
+    if connection.get("metrics"):
+        rows.append(("metrics", f"http://{connection['metrics']}/metrics"))
     rows += [(f"  {name}", str(text)) for name, text in seen["conditions"].items()]
     return rows
 

@@ -17,7 +17,7 @@ from treaty.delegation import parse_descriptor
 from treaty.names import PartyCode
 
 FR = PartyCode("FR")
-EXTRA = "metrics_address: ''\nreconnect_max_seconds: 1\n"
+EXTRA = "metrics_address: ''\nhealth_address: ''\nreconnect_max_seconds: 1\n"
 
 
 @dataclass

@@ -72,4 +72,4 @@ def test_a_text_cannot_pass_for_a_code() -> None:
 
 def test_only_the_border_s_rooms_import_grpc() -> None:
     importers = {path.name for path in ROOM.glob("*.py") if "\nimport grpc" in path.read_text()}
-    assert importers <= {"connections.py", "fetch.py"}
+    assert importers <= {"connections.py", "fetch.py", "health.py"}
