@@ -41,7 +41,7 @@ def server_options(*, max_connection_age_seconds: int) -> ChannelOptions:
     return [
         *_SIZES,
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", max_connection_age_seconds * 1000),
         ("grpc.max_connection_age_grace_ms", 30_000),
