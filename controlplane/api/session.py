@@ -62,8 +62,8 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             )
         await self._learn(agent, hello.delegations)
         await self._parts.fleet.compare(agent, hello.position)
-        await self._welcome(hello, context)
-        async with self._open(agent, call, hello) as connection:
+        log_size = await self._welcome(hello, context)
+        async with self._open(agent, call, hello, log_size) as connection:
             await self._parts.fleet.resend(connection, hello.position)
             await self._parts.listener.connected(agent)
             await self._converse(connection, hello, context)
@@ -78,7 +78,8 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
                 continue
             await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
 
-    async def _welcome(self, hello: messages_in.Hello, context: Context) -> None:
+    async def _welcome(self, hello: messages_in.Hello, context: Context) -> int:
+        """Greet; the size of the log that the agent stands at afterwards, where the next proof starts."""
         epoch = await self._parts.store.epochs.current()
         head = self._head(hello.position.log_size)
         message = session_pb2.Welcome(
@@ -92,6 +93,8 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
         if head is not None:
             message.checkpoint.CopyFrom(messages_out.checkpoint_message(head))
         await _write(context, session_pb2.CoordinatorMessage(welcome=message))
+        known = min(hello.position.log_size, self._parts.record.size)
+        return known if head is None else head.checkpoint.checkpoint.size
 
     def _head(self, from_size: int) -> Head | None:
         """The newest checkpoint for an agent at `from_size`; None where the agent is ahead of us."""
@@ -101,14 +104,16 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             return None
 
     @asynccontextmanager
-    async def _open(self, agent: AgentId, call: Call, hello: messages_in.Hello) -> AsyncIterator[Connection]:
+    async def _open(
+        self, agent: AgentId, call: Call, hello: messages_in.Hello, log_size: int
+    ) -> AsyncIterator[Connection]:
         """Keep the stream as the agent's for the length of the body, in memory and in its resource."""
         parts = self._parts
 
         def cut(code: str) -> None:
             call.cut(Unavailable("the coordinator ended the stream", code=code))
 
-        connection = Connection(agent, cut, log_size=min(hello.position.log_size, parts.record.size))
+        connection = Connection(agent, cut, log_size=log_size)
         parts.connections.add(connection)
         highest = hello.position.highest_accepted
         CONNECTED.labels(agent.nation).inc()
