@@ -25,6 +25,7 @@ from treaty.fields import Fields
 from treaty.label import Classification
 from treaty.manifest import Manifest
 from treaty.names import Digest
+from treaty.policy import exact_json
 from treaty.policy.decider import Decider, nanoseconds
 from treaty.policy.decision import Decision
 from treaty.policy.questions import Ask, Environment, Observed, ObservedSubject
@@ -69,7 +70,9 @@ class Decisions:
         now_ns = nanoseconds(self._core.clock.now())
         seen = replace(observed, now_ns=now_ns, received_ns=observed.received_ns or now_ns)
         decision = await self._decider.decide(ask, seen)
-        entry: JsonObject = {"decision": decision.to_json(), "ask": ask.to_json(), "observed": seen.to_json()}
+        # Nanoseconds do not fit canonical JSON's integers, so what was observed is kept as the engine's own text.
+        observation = exact_json.dump(seen.to_json()).decode("utf-8")
+        entry: JsonObject = {"decision": decision.to_json(), "ask": ask.to_json(), "observed": observation}
         await asyncio.to_thread(self._core.journal.append, SERIES, entry)
         return decision
 
