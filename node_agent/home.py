@@ -21,14 +21,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from treaty.errors import ConflictError, NotFound
 
-if TYPE_CHECKING:
-    from node_agent.ports import Folders
-
 _PRIVATE = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things lie below the agent's home."""
+
+    home: Path
+    shelf: Path
+    staging: Path
+    scratch: Path
+    policies: Path
+    logs: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,6 @@ class Home:
         return self.root / "delegations"
 
     def folders(self) -> Folders:
-        from node_agent.ports import Folders  # brings cryptography along, which `--help` need not load
-
         names = ("shelf", "staging", "scratch", "policies", "logs")
         return Folders(self.root, *(self.root / name for name in names))
 

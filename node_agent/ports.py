@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadTreatyPolicy, Question, Round
+from node_agent.home import Folders
 from treaty.charter import Charter
 from treaty.delegation import Delegation
 from treaty.keys import SigningKey
@@ -31,8 +31,6 @@ from treaty.strict_json import JsonObject
 
 if TYPE_CHECKING:
     from node_agent.fetch import FetchCall
-
-# --- what workers report ------------------------------------------------------------------------------------------
 
 
 class RolloutState(StrEnum):
@@ -97,9 +95,6 @@ class NationAnswer:
     treaty_revision: int
     overlay_revision: int
     estimated_bytes_out: int = 0
-
-
-# --- what the core offers to workers ------------------------------------------------------------------------------
 
 
 class Clock(Protocol):
@@ -282,18 +277,6 @@ class Brake(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where things lie below the agent's home."""
-
-    home: Path
-    shelf: Path
-    staging: Path
-    scratch: Path
-    policies: Path
-    logs: Path
-
-
 class Nation(Protocol):
     """Who we are, and whom the charter lets us believe. Read anew each time: a charter can be followed by the next."""
 
@@ -326,9 +309,6 @@ class Core:
     brake: Brake
     clock: Clock
     folders: Folders
-
-
-# --- what the core asks of workers --------------------------------------------------------------------------------
 
 
 class Workers(Protocol):
