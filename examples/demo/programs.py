@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -125,7 +125,7 @@ class Programs:
         finally:
             watchdog.cancel()
             process.kill()
-            process.wait()
+            process.communicate()
         done = Done(shown(command), "".join(lines), "".join(lines), code)
         if code and must_succeed:
             raise DemoFailed(self._failure(done))
@@ -228,12 +228,13 @@ def _stop(daemons: Sequence[Daemon]) -> None:
         except subprocess.TimeoutExpired:
             daemon.process.kill()
             daemon.process.wait()
-    for pid, born in started:
-        if _born(pid) == born:  # the same process still, not another that was given its number
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    # The same process still, not another that was given its number.
+    left = [pid for pid, born in started if _born(pid) == born]
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while any(_is_running(pid) for pid in left) and time.monotonic() < deadline + 1:
+        time.sleep(0.02)
 
 
 def _descendants(pid: int) -> set[tuple[int, str]]:
@@ -255,6 +256,12 @@ def _born(pid: int) -> str:
     """When the process began, in ticks since boot; empty where there is none."""
     stat = _stat(pid)
     return stat[19] if stat else ""
+
+
+def _is_running(pid: int) -> bool:
+    """A zombie has ended and only waits for its parent to look."""
+    stat = _stat(pid)
+    return bool(stat) and stat[0] != "Z"
 
 
 def _stat(pid: int) -> list[str]:
