@@ -32,7 +32,7 @@ Exit codes:
 \b
 Example:
   foedus get nations
-  foedus run start baseline --task evaluate --model demo@1.0.0 --nations FR,DE --purpose public-administration-translation
+  foedus rollout status demo-1 --watch
 """
 
 

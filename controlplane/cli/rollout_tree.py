@@ -83,7 +83,8 @@ async def watch_tree(client: Client, name: str) -> None:
     from rich.text import Text
 
     def drawn(rollout: Rollout) -> Text:
-        return Text("\n".join(lines(rollout, datetime.now(UTC), is_ascii=speaks_ascii_only())))
+        text = "\n".join(lines(rollout, datetime.now(UTC), is_ascii=speaks_ascii_only()))
+        return Text(text, no_wrap=True, overflow="ellipsis")
 
     # Redrawn by the clock too: the ages move when nothing else does.
     with Live(
@@ -197,7 +198,7 @@ def _note(entry: NationProgress) -> str:
         parts.append(f"{size(entry.metrics.get('pulled_bytes', 0))} of {size(total)}")
     if "heldout_loss_micro_after" in entry.metrics:
         before, after = (entry.metrics.get(f"heldout_loss_micro_{when}", 0) for when in ("before", "after"))
-        parts.append(f"held-out loss {before / 1e6:.3f} → {after / 1e6:.3f}")
+        parts.append(f"held-out loss from {before / 1e6:.3f} to {after / 1e6:.3f}")
     waits = WAITS.get(entry.reason or "") or WAITS.get(entry.state, "")
     why = ": ".join(text for text in (entry.reason or "", entry.message or waits) if text)
     return "; ".join([*parts, why] if why else parts)

@@ -34,7 +34,8 @@ async def follow(client: Client, name: str) -> None:
 
     with Live(console=console(sys.stderr), refresh_per_second=4) as live:
         async for view in client.follow_run(name):
-            live.update(Text("\n".join(view_lines(view, is_ascii=speaks_ascii_only()))))
+            text = "\n".join(view_lines(view, is_ascii=speaks_ascii_only()))
+            live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
 
 def view_lines(view: JsonObject, *, is_ascii: bool) -> list[str]:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TextIO, cast
 
 from controlplane.cli.terminal import PIPE_WIDTH, age, has_colour, size
+from treaty.fields import timestamp_text
 from treaty.resources.meta import AnyResource, ConditionStatus, find_condition
 from treaty.resources.models import ModelVersionSpec, ModelVersionStatus, PolicyBundleSpec, PolicyBundleStatus
 from treaty.resources.nations import DatasetSpec, FreezeWindowSpec, NationSpec, NodeAgentSpec, NodeAgentStatus
@@ -131,8 +132,8 @@ def _dataset(resource: AnyResource) -> tuple[str, ...]:
 
 def _freeze(resource: AnyResource) -> tuple[str, ...]:
     spec = cast("FreezeWindowSpec", resource.spec)
-    ends = spec.ends_at.isoformat() if spec.ends_at else "open"
-    return ",".join(spec.nations), spec.starts_at.isoformat(), ends, spec.reason
+    ends = timestamp_text(spec.ends_at) if spec.ends_at else "open"
+    return ",".join(spec.nations), timestamp_text(spec.starts_at), ends, spec.reason
 
 
 COLUMNS: Final[Mapping[str, Columns]] = MappingProxyType(

@@ -42,7 +42,8 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the recipe.")]
 
 
 @app.command(
-    epilog="Example:  foedus run plan tr-1 --task train --model demo@1.0.0 --nations FR,DE --purpose public-administration-translation"
+    epilog="Example:  foedus run plan tr-1 --task train --model demo@1.0.0 --nations FR,DE "
+    "--purpose public-administration-translation"
 )
 def plan(
     ctx: typer.Context,

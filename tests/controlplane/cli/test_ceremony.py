@@ -58,7 +58,9 @@ def test_a_charter_holds_once_enough_founders_signed_it(foedus: Foedus, folder: 
     assert foedus("charter", "add-nation", file, folder / "de.json").out == "2 nations: DE, FR\n"
     refused = foedus("charter", "verify", file)
     assert refused.code == 4
-    assert refused.err.startswith("error: 0 of the 2 founders that the charter needs have signed it\n  foedus charter sign")
+    assert refused.err.startswith(
+        "error: 0 of the 2 founders that the charter needs have signed it\n  foedus charter sign"
+    )
     sign(foedus, folder, file, "f1")
     assert foedus("charter", "verify", file).code == 4
     said = foedus("charter", "sign", file, "--key", folder / "f3.key")

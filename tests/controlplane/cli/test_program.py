@@ -30,7 +30,9 @@ def test_a_shell_completes_nouns_verbs_and_kinds() -> None:
     def completed(words: str) -> list[str]:
         program = "import sys\nfrom controlplane.cli.__main__ import run\nrun([])"
         variables = {"_FOEDUS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables)
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables
+        )
         return ran.stdout.split()
 
     assert completed("foedus ro") == ["rollout"]
