@@ -224,7 +224,12 @@ class RoundWorker:
             raise PolicyDenied("the brake is on", codes=[BRAKE_ON])
         self._warm_for = job.plan.run
         base = self._shelf.files(job.plan.model_digest)
-        report = await self._supervisor.prepare(base, job.dataset.text, job.plan.recipe.precision)
+        report = await self._supervisor.prepare(
+            base,
+            job.dataset.text,
+            job.plan.recipe.precision,
+            slot_timeout_seconds=job.action.deadline_seconds,  # others of this machine may train before us
+        )
         return tuple(report.layers)
 
     async def _pulled(self, job: _Job) -> Arrays:

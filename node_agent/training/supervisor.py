@@ -102,7 +102,14 @@ class TrainerSupervisor:
             raise PreconditionFailed("no trainer is running")
         return self._warm.child.report
 
-    async def prepare(self, base: Path, dataset: TextDataset, precision: Precision) -> SandboxReport:
+    async def prepare(
+        self,
+        base: Path,
+        dataset: TextDataset,
+        precision: Precision,
+        *,
+        slot_timeout_seconds: float = _LOAD_SECONDS,
+    ) -> SandboxReport:
         """Have a warm trainer for this base (a folder of verified files) and this dataset. Idempotent.
 
         Raises:
@@ -119,7 +126,7 @@ class TrainerSupervisor:
             ):
                 return warm.child.report
             await self._end()
-            async with self._slots.hold(timeout_seconds=_LOAD_SECONDS):
+            async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
                 return await self._start(base, dataset, precision)
 
     async def train(self, order: TrainOrder, arrays: Arrays, *, timeout_seconds: float) -> TrainResult:
