@@ -22,7 +22,7 @@ from typing import Final
 
 BIN: Final = Path(sys.executable).parent
 COMMAND_SECONDS: Final = 120
-FOLLOW_SECONDS: Final = 600
+FOLLOW_SECONDS: Final = 1800
 """A command that shows progress may take as long as the longest rounds do."""
 STOP_SECONDS: Final = 8
 TAIL_CHARS: Final = 3000

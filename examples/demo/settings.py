@@ -75,7 +75,7 @@ CLIP_NORM_MICRO: Final = 20_000_000
 TINY_RECIPE: Final = {**RECIPE, "rank": 1, "steps": 1, "batch": 1, "heldout_pairs": 1}
 """For the hostile run: the honest companion should not take long."""
 
-ROUND_DEADLINE_SECONDS: Final = 300
-ROLLOUT_DEADLINE_SECONDS: Final = 240
+ROUND_DEADLINE_SECONDS: Final = 900
+ROLLOUT_DEADLINE_SECONDS: Final = 600
 MAX_PERPLEXITY_RATIO: Final = 0.5
 """What the demo must reach: held-out perplexity after two rounds, against before, in every nation."""

@@ -33,10 +33,8 @@ def evaluate(cast: Cast) -> None:
 
 def train(cast: Cast) -> None:
     """Two rounds; the third only measures. Raises: DemoFailed: a nation's perplexity did not halve."""
-    with cast.telling.step("6. federated training: the plan"):
-        words = [*run_words(TRAINING, "train", PURPOSE, CODES, RECIPE), "--rounds", ROUNDS]
-        cast.telling.say(cast.foedus("run", "plan", *words).out)
     with cast.telling.step(f"6. federated training: {ROUNDS} rounds of FedAvg over LoRA adapters"):
+        words = [*run_words(TRAINING, "train", PURPOSE, CODES, RECIPE), "--rounds", ROUNDS]
         start(cast, TRAINING, words)
         measured = _perplexities(cast, TRAINING)
         cast.telling.say(f"{'':4}{'before':>10}{'round 1':>10}{'round 2':>10}")
