@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from node_agent.shelf import Shelf
-from node_agent.staging import Staging
+from node_agent.staging import Frames, Staging
 from treaty.errors import FoedusError, ResourceExhausted, TrustError, Unavailable
 from treaty.manifest import Manifest
 from treaty.names import Digest
@@ -39,8 +39,8 @@ MIN_RANGE_CHUNKS = 4
 class ChunkSource(Protocol):
     """Where chunks come from: the coordinator, over connections of their own."""
 
-    def fetch(self, manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, bytes]]:
-        """Yield `chunks` with their bytes, in that order. Iterations run side by side.
+    def fetch(self, manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, Frames]]:
+        """Yield `chunks` with their bytes, in that order, in frames of any size. Iterations run side by side.
 
         Raises: Unavailable: the other side stopped answering; what was yielded counts. Other errors stop the pull.
         """
@@ -193,7 +193,7 @@ class _Pull:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
 
-    async def _arrival(self, stream: AsyncIterator[tuple[Digest, bytes]]) -> tuple[Digest, bytes]:
+    async def _arrival(self, stream: AsyncIterator[tuple[Digest, Frames]]) -> tuple[Digest, Frames]:
         try:
             async with asyncio.timeout(self._settings.stall_seconds):
                 return await anext(stream)

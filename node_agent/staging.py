@@ -14,9 +14,10 @@ All of it blocks: `pull` calls it from its worker threads.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from treaty.manifest import Manifest, ModelFile
 from treaty.model_files import WEIGHTS_SUFFIX, check_configuration
 from treaty.names import Digest, digest_of
 from treaty.safetensors_header import read_header
+
+Frames = Sequence[bytes]
+"""A chunk's bytes in the pieces in which they came."""
 
 _RECORD = struct.Struct("<I")
 
@@ -79,18 +83,22 @@ class Staging:
                 digest_of(os.pread(target.descriptor, size, target.offset)) == chunk for target in self._targets[chunk]
             )
 
-    def store(self, chunk: Digest, data: bytes) -> None:
+    def store(self, chunk: Digest, frames: Frames) -> None:
         """Verify a chunk, write it wherever it belongs and journal it.
 
         Raises: TrustError: not the chunk's bytes. InvalidInput: NaN or infinity. ResourceExhausted: disk full.
         """
-        if len(data) != self._manifest.chunk_bytes[chunk] or digest_of(data) != chunk:
+        if sum(map(len, frames)) != self._manifest.chunk_bytes[chunk] or _digest(frames) != chunk:
             raise TrustError("a chunk's bytes do not have its digest")
         for dtype in {target.dtype for target in self._targets[chunk]}:
-            check_values(data, dtype)
+            for elements in _whole_elements(frames):
+                check_values(elements, dtype)
         with disk_errors("writing a chunk"):
             for target in self._targets[chunk]:
-                write_all(target.descriptor, data, target.offset)
+                offset = target.offset
+                for frame in frames:
+                    write_all(target.descriptor, frame, offset)
+                    offset += len(frame)
             # O_APPEND and one small write: records of two threads never mix.
             os.write(self._journal, _RECORD.pack(self._index[chunk]))
 
@@ -101,7 +109,7 @@ class Staging:
         """
         try:
             with place.path.open("rb", buffering=0) as file:
-                self.store(chunk, os.pread(file.fileno(), place.bytes, place.offset))
+                self.store(chunk, [os.pread(file.fileno(), place.bytes, place.offset)])
         except (TrustError, FileNotFoundError):
             return False
         return True
@@ -146,6 +154,18 @@ class Staging:
         header = read_header(path)
         if (header.header_bytes, header.tensors) != (file.header_bytes, file.tensors):
             raise InvalidInput(f"the header of {file.path!r} names other tensors than the manifest")
+
+
+def _digest(frames: Frames) -> Digest:
+    hasher = hashlib.sha256()
+    for frame in frames:
+        hasher.update(frame)
+    return Digest(f"sha256:{hasher.hexdigest()}")
+
+
+def _whole_elements(frames: Frames) -> Frames:
+    """`frames` if each ends where a number of any dtype may end, otherwise all of them in one."""
+    return frames if all(len(frame) % 8 == 0 for frame in frames[:-1]) else [b"".join(frames)]
 
 
 def _pieces(file: ModelFile) -> Iterator[tuple[Digest, int, str]]:

@@ -21,13 +21,19 @@ async def frames(store: ChunkStore, chunks: Sequence[Digest]) -> AsyncGenerator[
     """
     if not chunks:
         return
-    ahead = asyncio.create_task(asyncio.to_thread(store.read, chunks[0]), name="read-chunk")
+    ahead = asyncio.create_task(asyncio.to_thread(_read, store, chunks[0]), name="read-chunk")
     try:
         for following in (*chunks[1:], None):
-            data = await ahead
+            ready = await ahead
             if following is not None:
-                ahead = asyncio.create_task(asyncio.to_thread(store.read, following), name="read-chunk")
-            for offset in range(0, len(data), FRAME_BYTES):
-                yield data[offset : offset + FRAME_BYTES]
+                ahead = asyncio.create_task(asyncio.to_thread(_read, store, following), name="read-chunk")
+            for frame in ready:
+                yield frame
     finally:
         ahead.cancel()
+
+
+def _read(store: ChunkStore, chunk: Digest) -> list[bytes]:
+    """The chunk in frames. Each is read by itself: to cut them from the whole would copy every byte once more."""
+    size = store.size(chunk)
+    return [store.read(chunk, offset, FRAME_BYTES) for offset in range(0, size, FRAME_BYTES)]

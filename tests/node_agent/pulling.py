@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node_agent.shelf import Shelf
+from node_agent.staging import Frames
 from tests.treaty.model_folder import description, model_folder, safetensors
 from treaty.label import Label
 from treaty.manifest import Description, Manifest
@@ -25,12 +26,12 @@ class FolderSource:
     before: Callable[[int], None] = lambda _: None
     served: list[Digest] = field(default_factory=list)
 
-    async def fetch(self, manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, bytes]]:
+    async def fetch(self, manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, Frames]]:
         assert set(chunks) <= set(manifest.chunk_bytes)
         for chunk in chunks:
             self.before(len(self.served))
             self.served.append(chunk)
-            yield chunk, self.chunks[chunk]
+            yield chunk, [self.chunks[chunk]]
 
 
 def shelf_in(directory: Path) -> Shelf:

@@ -15,6 +15,7 @@ import pytest
 
 from node_agent.pull import Progress, PullReport, PullSettings, pull
 from node_agent.shelf import Shelf
+from node_agent.staging import Frames
 from tests.controlplane.test_artifacts_store import files_limited_to
 from tests.node_agent.pulling import FolderSource, shelf_in, tiny_version
 from tests.treaty.model_folder import description, model_folder, safetensors
@@ -137,9 +138,9 @@ async def test_a_source_that_sends_another_chunk_is_refused(tmp_path: Path) -> N
     shelf = shelf_in(tmp_path)
 
     class Swapping:
-        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, bytes]]:
+        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, Frames]]:
             for chunk in reversed(chunks):
-                yield chunk, source.chunks[chunk]
+                yield chunk, [source.chunks[chunk]]
 
     with pytest.raises(TrustError, match="another chunk than was asked for"):
         await pull(manifest, Swapping(), shelf, settings=ONE_STREAM)
@@ -201,9 +202,9 @@ async def test_a_silent_source_is_unavailable(tmp_path: Path) -> None:
     shelf = shelf_in(tmp_path)
 
     class Silent:
-        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, bytes]]:
+        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, Frames]]:
             await asyncio.Event().wait()
-            yield chunks[0], b""
+            yield chunks[0], [b""]
 
     with pytest.raises(Unavailable, match="brought no chunk in time"):
         await pull(manifest, Silent(), shelf, settings=PullSettings(1, stall_seconds=0, attempts=1), pause=at_once)
@@ -287,11 +288,11 @@ async def test_two_pulls_of_one_version_do_not_meet(tmp_path: Path) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     class Waiting:
-        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, bytes]]:
+        async def fetch(self, _manifest: Manifest, chunks: Sequence[Digest]) -> AsyncIterator[tuple[Digest, Frames]]:
             reached.set()
             await go_on.wait()
             for chunk in chunks:
-                yield chunk, source.chunks[chunk]
+                yield chunk, [source.chunks[chunk]]
 
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(pull(manifest, Waiting(), shelf))
