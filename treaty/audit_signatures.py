@@ -9,7 +9,7 @@
 | revocation | a person with the power to revoke, or the coordinator's log key |
 | consent | a person's or an agent's delegated key, as it states |
 | receipt, tally | the very agent that it names |
-| decision, dataset | an agent of the nation |
+| dataset, decision | an agent of the nation that it names |
 
 A statement is judged as of the time that it states, by every charter of the chain: a delegation that has ended since,
 or a publisher that has been replaced, said what it said. What states no time is judged as of its delegation.
@@ -25,6 +25,7 @@ from treaty import charter as charters
 from treaty import statement
 from treaty.charter import Charter, Role
 from treaty.consent import verify_consent
+from treaty.dataset import verify_notice
 from treaty.delegation import Delegation, Power, verify_by_power, verify_delegation
 from treaty.errors import BadSignature, FoedusError, InvalidInput, TrustError
 from treaty.fields import parse_timestamp
@@ -124,13 +125,15 @@ def believe(envelope: bytes, claimed: Statement, trusted: Entitled) -> Verified:
             except BadSignature:
                 return _by_nation(envelope, claimed, trusted, Power.REVOKE, at)
         case StatementKind.CONSENT:
-            verify_consent(envelope, trusted.delegations, _require(at, claimed))
+            verify_consent(envelope, trusted.delegations, _signed_at(envelope, claimed, trusted))
             return _by_nation(envelope, claimed, trusted, None, at)
         case StatementKind.RECEIPT:
-            return verify_receipt(envelope, trusted.delegations, _require(at, claimed))[1]
+            return verify_receipt(envelope, trusted.delegations, _signed_at(envelope, claimed, trusted))[1]
         case StatementKind.TALLY:
-            return verify_tally(envelope, trusted.delegations, _require(at, claimed))[1]
-        case StatementKind.DECISION | StatementKind.DATASET:
+            return verify_tally(envelope, trusted.delegations, _signed_at(envelope, claimed, trusted))[1]
+        case StatementKind.DATASET:
+            return verify_notice(envelope, trusted.delegations, _signed_at(envelope, claimed, trusted))[1]
+        case StatementKind.DECISION:
             return _by_nation(envelope, claimed, trusted, Power.RECEIPT, at)
         case StatementKind.DESCRIPTOR:
             raise TrustError("a descriptor does not belong into the record", code="KIND_NOT_ALLOWED")
@@ -164,7 +167,7 @@ def _by_nation(
             [delegation],
             nation=delegation.nation,
             powers=[power] if power is not None else list(Power),
-            now=at or delegation.issued_at,
+            now=max(at or delegation.issued_at, delegation.issued_at),
         )
         named = claimed.predicate.get("nation")
         if named is not None and named != delegation.nation:
@@ -221,6 +224,17 @@ def _stated_time(claimed: Statement) -> datetime | None:
             except InvalidInput:
                 return None
     return None
+
+
+def _signed_at(envelope: bytes, claimed: Statement, trusted: Entitled) -> datetime:
+    """When a nation's statement was signed at the earliest: the time it states, but not before its key was delegated.
+
+    A notice states when a dataset was registered, and is signed again by the agent's next key.
+    """
+    at = _require(_stated_time(claimed), claimed)
+    signers = statement.claimed_signers(envelope)
+    since = [delegation.issued_at for delegation in trusted.delegations if delegation.key.key_id in signers]
+    return max(at, min(since, default=at))
 
 
 def _require(at: datetime | None, claimed: Statement) -> datetime:

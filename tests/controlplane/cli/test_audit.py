@@ -7,14 +7,18 @@ from datetime import timedelta
 
 import pytest
 
+from tests.builders.charters import NOW
 from tests.controlplane.cli.records import AGGREGATE, DE, FR, RUN, SIZES, RecordBuilder, shrunk, with_entry
 from treaty import audit, statement
 from treaty.audit import Offered
+from treaty.dataset import DatasetNotice, sign_notice
 from treaty.errors import BadSignature, RollbackRefused, TrustError
 from treaty.keys import new_signing_key
+from treaty.label import Classification
 from treaty.log import Checkpoint, sign_checkpoint
 from treaty.names import PartyCode
 from treaty.receipt import sign_receipt, sign_tally
+from treaty.resources.nations import DatasetSpec, SizeBucket
 
 
 @pytest.fixture
@@ -198,3 +202,18 @@ def test_an_empty_record_holds(builder: RecordBuilder) -> None:
     assert found.holds
     assert found.checkpoint == Checkpoint(builder.charter.log_origin, 0, found.checkpoint.root)
     assert isinstance(builder.offered(), Offered)
+
+
+def notice(nation: PartyCode) -> DatasetNotice:
+    spec = DatasetSpec(nation, "texts", ("translation",), "catalogue", SizeBucket.UNDER_10_000, AGGREGATE)
+    return DatasetNotice(spec, Classification.PUBLIC, False, NOW - timedelta(days=1))
+
+
+def test_a_notice_may_state_a_time_before_its_key_was_delegated(builder: RecordBuilder) -> None:
+    builder.whole().add(sign_notice(notice(FR), builder.agents[FR]))
+    assert audit.verify(builder.offered(), builder.charter, None).holds
+
+
+def test_a_notice_about_another_nations_dataset_is_a_finding(builder: RecordBuilder) -> None:
+    builder.whole().add(sign_notice(notice(FR), builder.agents[DE]))
+    assert codes(audit.verify(builder.offered(), builder.charter, None)) == ["BAD_SIGNATURE"]
