@@ -1,0 +1,68 @@
+"""A coordinator that was restored from yesterday: found out by its agents, and silent until it is recovered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.e2e.ceremonies import push_policy
+from tests.e2e.processes import eventually
+from tests.e2e.treaty_world import TreatyWorld
+
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("e2e")]
+
+NATION = "DE"
+
+
+def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: TreatyWorld) -> None:
+    home = joined.coordinator_home
+    joined.programs.stop("coordinator")
+    shutil.copytree(home, joined.root / "yesterday")
+    joined.start_coordinator()
+    joined.await_connected(NATION)
+    push_policy(joined, 2)
+    eventually("revision 2 is in force", lambda: revision(joined) == 2)
+    accepted = joined.status(NATION)["connection"]["highest_accepted"]
+    joined.programs.stop("coordinator")
+
+    home.rename(joined.root / "today")
+    shutil.copytree(joined.root / "yesterday", home)
+    joined.start_coordinator()
+    joined.await_connected(NATION)
+    halted = eventually("it knows that it is behind", lambda: directed(joined))
+    assert (halted["status"], halted["reason"]) == ("False", "CoordinatorBehind")
+    assert (
+        f"{joined.agent_id(NATION)} accepted directive {accepted}" in halted["message"]
+        or "log entries" in halted["message"]
+    )
+    eventually("its agent says so", lambda: joined.status(NATION)["connection"]["coordinator_is_behind"])
+    push_policy(joined, 3)
+    assert joined.status(NATION)["connection"]["highest_accepted"] == accepted
+    assert revision(joined) == 2
+
+    joined.programs.stop("coordinator")
+    # What the nations hold of the record is put back first; without it they would refuse this log.
+    shutil.rmtree(home / "record")
+    shutil.copytree(joined.root / "today" / "record", home / "record")
+    taken = json.loads(joined.coordinator("recover", "--reason", "disk replaced").out)
+    assert taken["epoch"] == 2
+    joined.start_coordinator()
+    joined.await_connected(NATION)
+    eventually("revision 3 is in force", lambda: revision(joined) == 3)
+    status = joined.status(NATION)
+    assert status["connection"]["highest_accepted"].startswith("2.")
+    assert status["connection"]["coordinator_is_behind"] is False
+    assert status["log"]["alarm"] == ""
+
+
+def revision(world: TreatyWorld) -> int:
+    """Of the treaty's policy, as the nation has it in force."""
+    return int(world.status(NATION)["policies"]["treaty_revision"])
+
+
+def directed(world: TreatyWorld) -> dict[str, str]:
+    """What the coordinator says of directing that agent; nothing where it never doubted it."""
+    conditions = world.node_agent(NATION)["status"]["conditions"]
+    return next((each for each in conditions if each["type"] == "Directed"), {})
