@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import click
 import typer
+import typer.core
 from typer.core import TyperGroup
 
 from controlplane.cli.settings import Context, Invocation
@@ -89,6 +90,9 @@ class LazyGroup(TyperGroup):
         found = [CompletionItem(n, help=c.help) for n, c in COMMANDS.items() if n.startswith(incomplete)]
         return found or super().shell_complete(ctx, incomplete)
 
+
+# Help is plain text; typer would still escape its brackets for rich, and readers would see the backslashes.
+typer.core.HAS_RICH = False
 
 app = typer.Typer(
     cls=LazyGroup,

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import click
 import typer
+import typer.core
 from typer.core import TyperGroup
 
 from node_agent.home import Home
@@ -87,6 +88,9 @@ class LazyGroup(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
 
+
+# Help is plain text; typer would still escape its brackets for rich, and readers would see the backslashes.
+typer.core.HAS_RICH = False
 
 app = typer.Typer(
     cls=LazyGroup,
