@@ -13,6 +13,11 @@ from controlplane.artifacts.store import ChunkStore
 from treaty.names import Digest
 from treaty.wire.limits import FRAME_BYTES
 
+_KEPT_BYTES = 16 * 2**20
+"""glibc gives a freed block above its threshold back to the kernel, which zeroes it page by page when the next frame
+wants it: a fifth of the time that a chunk takes here. Freeing one large untouched block raises the threshold to its
+size, for good; elsewhere it does nothing."""
+
 
 async def frames(store: ChunkStore, chunks: Sequence[Digest]) -> AsyncGenerator[bytes, None]:
     """The bytes of `chunks`, one after the other, in frames that end where a chunk ends.
@@ -21,6 +26,7 @@ async def frames(store: ChunkStore, chunks: Sequence[Digest]) -> AsyncGenerator[
     """
     if not chunks:
         return
+    bytes(_KEPT_BYTES)
     ahead = asyncio.create_task(asyncio.to_thread(_read, store, chunks[0]), name="read-chunk")
     try:
         for following in (*chunks[1:], None):
