@@ -62,8 +62,9 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             )
         await self._learn(agent, hello.delegations)
         await self._parts.fleet.compare(agent, hello.position)
-        log_size = await self._welcome(hello, context)
-        async with self._open(agent, call, hello, log_size) as connection:
+        # The agent lets go of its older stream once it is welcomed: by then this one must be the agent's.
+        async with self._open(agent, call, hello) as connection:
+            connection.log_size = await self._welcome(hello, context)
             await self._parts.fleet.resend(connection, hello.position)
             await self._parts.listener.connected(agent)
             await self._converse(connection, hello, context)
@@ -104,16 +105,14 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             return None
 
     @asynccontextmanager
-    async def _open(
-        self, agent: AgentId, call: Call, hello: messages_in.Hello, log_size: int
-    ) -> AsyncIterator[Connection]:
+    async def _open(self, agent: AgentId, call: Call, hello: messages_in.Hello) -> AsyncIterator[Connection]:
         """Keep the stream as the agent's for the length of the body, in memory and in its resource."""
         parts = self._parts
 
         def cut(code: str) -> None:
             call.cut(Unavailable("the coordinator ended the stream", code=code))
 
-        connection = Connection(agent, cut, log_size=log_size)
+        connection = Connection(agent, cut)
         parts.connections.add(connection)
         highest = hello.position.highest_accepted
         CONNECTED.labels(agent.nation).inc()
