@@ -5,10 +5,15 @@ What the tests do again later (`publish`, `begin_rollout`, `push_policy`) stands
 
 from __future__ import annotations
 
+import io
+import json
 import socket
+import tarfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 import policies
 from tests.builders.tiny_llama import build_tiny_llama, write_pairs
@@ -26,6 +31,9 @@ from tests.e2e.treaty_world import (
     TreatyWorld,
     new_world,
 )
+from treaty.chunking import CHUNK_BYTES
+
+PADDING_CHUNKS = 12
 
 
 def sign_and_serve(world: TreatyWorld) -> None:
@@ -89,12 +97,28 @@ def join(world: TreatyWorld) -> None:
 def push_policy(world: TreatyWorld, revision: int) -> None:
     """Sign the treaty's bundle as that revision and put it in force."""
     stem = world.root / "bundles" / f"treaty-{revision}"
-    if not stem.with_suffix(".json").exists():
-        world.foedus(
-            "policy", "sign", "--out", stem.parent, "--bundle", policies.compiled_path("treaty"),
-            "--revision", revision, "--key", world.key("policy-1"),
-        )  # fmt: skip
+    bundle = world.root / f"bundle-{revision}.tar.gz"
+    bundle.write_bytes(with_revision(policies.compiled_path("treaty"), revision))
+    world.foedus("policy", "sign", "--out", stem.parent, "--bundle", bundle, "--key", world.key("policy-1"))
     world.foedus("policy", "push", f"{stem}.tar.gz", f"{stem}.json")
+
+
+def with_revision(bundle: Path, revision: int) -> bytes:
+    """The same compiled policy under another revision, as its author would build it next."""
+    packed = io.BytesIO()
+    with tarfile.open(bundle) as source, tarfile.open(fileobj=packed, mode="w:gz") as target:
+        for member in source:
+            content = source.extractfile(member)
+            data = content.read() if content else b""
+            if member.name == ".manifest":
+                data = json.dumps({**json.loads(data), "revision": str(revision)}).encode()
+            if member.name == "data.json":
+                value = json.loads(data)
+                value["foedus"]["treaty"]["revision"] = revision
+                data = json.dumps(value).encode()
+            member.size = len(data)
+            target.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
 
 
 def _join(world: TreatyWorld, code: str) -> None:
@@ -191,3 +215,23 @@ def _at_once(each: Sequence[str], act: Callable[[str], None]) -> None:
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(act, each):
             continue
+
+
+def padded(folder: Path, seed: int = 0) -> Path:
+    """The model with one more tensor of twelve chunks, which no layer reads."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    rows = PADDING_CHUNKS * CHUNK_BYTES // 2 // 1024
+    values = np.random.default_rng(seed).normal(0, 1, (rows, 1024)).astype("<f4")
+    more = (values.view("<u4") >> 16).astype("<u2").tobytes()
+    header["padding.weight"] = {
+        "dtype": "BF16",
+        "shape": [rows, 1024],
+        "data_offsets": [len(body), len(body) + len(more)],
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body + more)
+    return folder

@@ -17,9 +17,10 @@ pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("e2e")]
 
 
 def test_a_rollout_goes_on_where_the_coordinator_was_killed(treaty: TreatyWorld) -> None:
-    publish(treaty, "1.1.0", [build_tiny_llama(treaty.root / "model-1.1", seed=1)], *LABEL)
+    version = treaty.next_version()
+    publish(treaty, version, [build_tiny_llama(treaty.root / "model-hub-killed", seed=1)], *LABEL)
     served = set(confined_children(treaty.pid("agent-FR"), "serving"))
-    begin_rollout(treaty, "hub-killed", "1.1.0", "--fallback", f"{MODEL}@1.0.0")
+    begin_rollout(treaty, "hub-killed", version, "--fallback", f"{MODEL}@1.0.0")
     agent = treaty.pid("agent-FR")
     candidate = eventually("FR stages the version", lambda: set(confined_children(agent, "serving")) - served).pop()
     hold(candidate)
@@ -28,7 +29,7 @@ def test_a_rollout_goes_on_where_the_coordinator_was_killed(treaty: TreatyWorld)
     release(candidate)
     ended = treaty.rollout_ended("hub-killed")
     assert ended["type"] == "Succeeded", treaty.resource("Rollout", "hub-killed")["status"]
-    wanted = manifest_digest(treaty, "1.1.0")
+    wanted = manifest_digest(treaty, version)
     for code in LEARNERS:
         status = treaty.status(code)
         assert status["serving"] == wanted
@@ -36,9 +37,9 @@ def test_a_rollout_goes_on_where_the_coordinator_was_killed(treaty: TreatyWorld)
 
 
 def test_a_publication_that_lost_its_coordinator_is_no_version_and_can_be_sent_again(treaty: TreatyWorld) -> None:
-    folder = build_tiny_llama(treaty.root / "model-1.2", seed=2)
+    version, folder = treaty.next_version(), build_tiny_llama(treaty.root / "model-lost", seed=2)
     words = (
-        "model", "publish", folder, "--name", MODEL, "--version", "1.2.0", *LABEL, "--key", treaty.key("pub-1"),
+        "model", "publish", folder, "--name", MODEL, "--version", version, *LABEL, "--key", treaty.key("pub-1"),
     )  # fmt: skip
     line = Line(int(treaty.endpoint("grpc").rpartition(":")[2]))
     line.stall_after(40_000)
@@ -56,9 +57,19 @@ def test_a_publication_that_lost_its_coordinator_is_no_version_and_can_be_sent_a
     assert "Traceback" not in lost.err
     assert lost.err.startswith("error: ")
     treaty.start_coordinator()
-    too_early = ("rollout", "create", "too-early", "--model", f"{MODEL}@1.2.0", "--wave", "FR", "--fallback", "none")
+    too_early = (
+        "rollout",
+        "create",
+        "too-early",
+        "--model",
+        f"{MODEL}@{version}",
+        "--wave",
+        "FR",
+        "--fallback",
+        "none",
+    )
     refused = treaty.foedus_refused(*too_early)
-    assert f"{MODEL}@1.2.0" in refused.err or "not found" in refused.err
+    assert f"{MODEL}@{version}" in refused.err or "not found" in refused.err
     treaty.foedus(*words, role="publisher")
-    sign_version(treaty, "1.2.0")
-    treaty.foedus("model", "verify", f"{MODEL}@1.2.0")
+    sign_version(treaty, version)
+    treaty.foedus("model", "verify", f"{MODEL}@{version}")

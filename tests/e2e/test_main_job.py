@@ -33,10 +33,11 @@ def test_a_model_crosses_two_borders_and_comes_back_better_and_the_record_proves
     assert all(after < before for before, after in zip(losses[0], losses[2], strict=True))
 
     datasets = [word for code in LEARNERS for word in ("--dataset", f"{code}:public:EU")]
-    publish(treaty, "2.0.0", [], "--from-run", "reference", *datasets)
-    second = manifest_digest(treaty, "2.0.0")
+    version = treaty.next_version()
+    publish(treaty, version, [], "--from-run", "reference", *datasets)
+    second = manifest_digest(treaty, version)
     begin_rollout(
-        treaty, "second", "2.0.0", "--evaluate", f"{PURPOSE}:0", "--fallback", f"{MODEL}@1.0.0"
+        treaty, "second", version, "--evaluate", f"{PURPOSE}:0", "--fallback", f"{MODEL}@1.0.0"
     )  # fmt: skip
     ended = treaty.rollout_ended("second")
     assert ended["type"] == "Succeeded", treaty.resource("Rollout", "second")["status"]

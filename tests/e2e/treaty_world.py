@@ -57,6 +57,7 @@ class TreatyWorld:
     codes: tuple[str, ...] = tuple(AGENTS)
     lines: dict[str, Line] = field(default_factory=dict)
     charter_digest: str = ""
+    versions: int = 1
     _stub: Any = None
 
     # where things lie
@@ -77,6 +78,11 @@ class TreatyWorld:
 
     def key(self, name: str) -> Path:
         return self.root / "keys" / f"{name}.key"
+
+    def next_version(self) -> str:
+        """A version that is newer than all before: agents refuse an older one than they serve."""
+        self.versions += 1
+        return f"{self.versions}.0.0"
 
     # what is typed
 

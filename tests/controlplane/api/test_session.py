@@ -65,6 +65,28 @@ async def test_an_accepted_agent_is_welcomed_with_its_nonce_and_the_records_chec
     assert b"coordinator.treaty.example/log" in stream.welcome.checkpoint.note
 
 
+async def test_the_next_proof_starts_where_the_welcome_has_left_the_agent(there: World) -> None:
+    """The log may have grown before the first heartbeat: a proof from the hello's size would look like a fork."""
+    await there.accept(PAR)
+    core = there.coordinator.core
+    shown = (await core.record.publish()).checkpoint.size
+    stream = await there.connect(PAR)
+    assert int(stream.welcome.checkpoint.note.splitlines()[1]) >= shown > 0
+    assert await stream.next("heartbeat")
+    known = core.connections.of(PAR)
+    assert known is not None
+    assert known.log_size >= shown
+
+
+async def test_a_welcomed_stream_is_the_agents_already_so_that_a_renewal_is_no_disconnection(there: World) -> None:
+    await there.accept(PAR)
+    await there.connect(PAR)
+    connections = there.coordinator.core.connections
+    older = connections.of(PAR)
+    await there.connect(PAR)
+    assert connections.of(PAR) not in (older, None)
+
+
 async def test_a_directive_is_sent_again_after_a_reconnect_until_it_is_answered(there: World) -> None:
     await there.accept(PAR)
     fleet = there.coordinator.core.fleet

@@ -1,0 +1,53 @@
+"""A disk that takes no more, at the agent and at the coordinator: told by its code, nothing lost, and it goes on after.
+
+The kernel's limit on a file's size stands for the full disk: it refuses the same calls, with an error of the same sort.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders.tiny_llama import build_tiny_llama
+from tests.e2e.ceremonies import begin_rollout, manifest_digest, padded, publish, sign_version
+from tests.e2e.processes import full_disk
+from tests.e2e.treaty_world import LABEL, LEARNERS, MODEL, TreatyWorld
+from treaty.exit_codes import ExitCode
+
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("e2e")]
+
+LARGEST_FILE_BYTES = 3 * 2**20
+"""Room for journals, logs and a store; less than a chunk of the padded version."""
+
+
+def test_a_coordinator_without_room_refuses_the_chunks_and_takes_them_later(treaty: TreatyWorld) -> None:
+    version, folder = treaty.next_version(), padded(build_tiny_llama(treaty.root / "model-large", seed=5))
+    words = ("model", "publish", folder, "--name", MODEL, "--version", version, *LABEL, "--key", treaty.key("pub-1"))
+    with full_disk(treaty.pid("coordinator"), LARGEST_FILE_BYTES):
+        refused = treaty.attempt(*words, role="publisher")
+    assert refused.code == ExitCode.FAILED
+    assert refused.err.startswith("error: no space left while storing a chunk")
+    assert "Traceback" not in refused.err
+    treaty.foedus(*words, role="publisher")
+    sign_version(treaty, version)
+    treaty.foedus("model", "verify", f"{MODEL}@{version}")
+
+
+def test_an_agent_without_room_says_so_keeps_serving_and_takes_the_version_later(treaty: TreatyWorld) -> None:
+    version = treaty.next_version()
+    publish(treaty, version, [padded(build_tiny_llama(treaty.root / "model-larger", seed=6), seed=1)], *LABEL)
+    before = treaty.status("FR")["serving"]
+    with full_disk(treaty.pid("agent-FR"), LARGEST_FILE_BYTES):
+        begin_rollout(treaty, "no-room", version, "--fallback", f"{MODEL}@1.0.0")
+        ended = treaty.rollout_ended("no-room")
+    assert ended["type"] == "Aborted"
+    status = treaty.status("FR")
+    [entry] = [each for each in status["rollouts"] if each["rollout"] == "no-room"]
+    assert entry["codes"] == ["RESOURCE_EXHAUSTED"]
+    assert status["serving"] == before
+    assert list((treaty.home("FR") / "staging").iterdir()) == []
+    states = {each["nation"]: each["state"] for each in treaty.resource("Rollout", "no-room")["status"]["nations"]}
+    assert states["DE"] == "Pending"
+    begin_rollout(treaty, "room-again", version, "--fallback", f"{MODEL}@1.0.0")
+    assert treaty.rollout_ended("room-again")["type"] == "Succeeded"
+    wanted = manifest_digest(treaty, version)
+    assert [treaty.status(code)["serving"] for code in LEARNERS] == [wanted, wanted]
