@@ -46,9 +46,9 @@ def stop_hostile_trainer(cast: Cast) -> None:
         _replace_trainer(cast, str(Path(hostile_trainer.__file__).resolve()))
         words = run_words(THEFT, "train", PURPOSE, tuple(sorted((COMPANION, HOSTILE))), TINY_RECIPE, quorum=1)
         words[words.index("--seed") + 1] = 0
-        cast.programs.follow(
-            lambda _line: None, "foedus", "run", "start", *words, "--rounds", len(attacks), "--yes", "--follow",
-            env=cast.identity("operator"),
+        cast.follow(
+            "run", "start", *words, "--rounds", len(attacks), "--yes", "--follow",
+            say=lambda line: cast.telling.say(line) if line.startswith(f"{HOSTILE} ") and "Failed" in line else None,
         )  # fmt: skip
         _note_blocked(cast, attacks)
         _replace_trainer(cast, None)
