@@ -97,7 +97,10 @@ class RunPlan:
             self.update_spec(1, self.model_digest)
 
     def update_spec(self, number: int, base_digest: Digest) -> UpdateSpec:
-        """What an update of round `number` (1 is the first), starting from arrays `base_digest`, may be."""
+        """What an update of round `number` (1 is the first), starting from arrays `base_digest`, may be.
+
+        Nobody weighs more than the recipe trains in a round, whatever `max_examples` would allow.
+        """
         return UpdateSpec(
             run_id=self.run,
             round=number,
@@ -106,7 +109,7 @@ class RunPlan:
             clip_norm_micro=self.clip_norm_micro,
             value_bits=30,
             chunk_bytes=4 * 2**20,
-            max_examples=self.max_examples,
+            max_examples=min(self.max_examples, self.recipe.examples),
             max_cohort=len(self.cohort),
         )
 

@@ -117,6 +117,14 @@ class UpdateSpool:
             found = self._round(run, round_number).glob(f"*{_SUFFIX}")
             return tuple(sorted(PartyCode(path.name.removesuffix(_SUFFIX)) for path in found))
 
+    def discard(self, key: UpdateKey) -> None:
+        """Remove one nation's update, which nobody has counted. Idempotent."""
+        target = self._target(key)
+        with disk_errors("discarding an update"):
+            target.unlink(missing_ok=True)
+            if target.parent.exists():
+                sync_directory(target.parent)
+
     def delete_round(self, run: RunId, round_number: int) -> None:
         """Remove a round's updates. Idempotent."""
         self._remove(self._round(run, round_number))

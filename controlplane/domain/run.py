@@ -94,7 +94,7 @@ def next_move(
     newest = rounds[-1]
     evaluate_only = evaluates_only(plan, newest.round)
     if newest.state is RoundState.FAILED:
-        return Finish("QuorumNotMet", f"round {newest.round}: {newest.reason}", has_succeeded=False)
+        return Finish("RoundFailed", newest.reason, has_succeeded=False)
     if newest.state is RoundState.DONE:
         if newest.round >= last_round(plan):
             return Finish("AllRoundsDone", f"{plan.rounds} rounds", has_succeeded=True)

@@ -92,6 +92,7 @@ class Workers:
         with (folder / "worker.log").open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # the working directory shadows no module
                 "-m",
                 "controlplane.federation.worker",
                 stdin=asyncio.subprocess.PIPE,

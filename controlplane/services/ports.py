@@ -84,6 +84,10 @@ class Record(Protocol):
         """Make a signed statement durable; its index. Idempotent by the statement's digest."""
         ...
 
+    def known(self, digest: Digest) -> int | None:
+        """Where the statement is recorded, None if it is not."""
+        ...
+
 
 class Listener(Protocol):
     """A service that follows the fleet. Called in the order of one agent's stream."""

@@ -16,8 +16,9 @@ from pathlib import Path
 import structlog
 
 from controlplane.domain import run as planner
-from controlplane.domain.directives import EndRun, Round
+from controlplane.domain.directives import Action, EndRun, Round
 from controlplane.federation.orders import MakeArrays, SavedState, TakeStep
+from controlplane.federation.spool_reader import SpoolReader
 from controlplane.federation.workers import Workers
 from controlplane.services.models import Models, base_shapes
 from controlplane.services.ports import Clock, Fleet, Record
@@ -26,7 +27,7 @@ from controlplane.services.trust import Trust
 from controlplane.store import Store
 from controlplane.store.ports.rounds import ContributionState, RoundState, StoredContribution, StoredRound
 from treaty import names, statement
-from treaty.errors import FoedusError, NotFound, PreconditionFailed
+from treaty.errors import Corrupt, FoedusError, IdentityRefused, NotFound, PreconditionFailed
 from treaty.fields import timestamp_text
 from treaty.keys import SigningKey, write_new
 from treaty.manifest import Manifest
@@ -39,6 +40,7 @@ from treaty.strict_json import JsonObject, JsonValue
 log = structlog.get_logger(__name__)
 
 PLAN_FILE = "plan.json"
+NO_TRACE = "0" * 32
 
 
 class RunDriver:
@@ -129,18 +131,46 @@ class RunDriver:
             )
             await self._store.rounds.contribute(refused, mine.state if mine else None)
 
-    async def end(self, run: RunId, *, has_result: bool) -> Digest | None:
-        """Tell the cohort, let the worker go; the digest of the run's last arrays if it has a result."""
+    async def end(self, run: RunId, *, has_result: bool, reason: str) -> Digest | None:
+        """Close what is open, tell the cohort, let the worker go; the digest of the last arrays if there is a result.
+
+        An agent that cannot be told now (it was replaced, the charter ended) does not keep the run from ending.
+        """
         plan = await self.plan(run)
-        for nation in plan.cohort:
-            agent = self._fleet.agent_of(nation)
-            if agent is not None:
-                await self._fleet.direct(agent, EndRun(run), "0" * 32)
+        rounds = await self._store.rounds.of_run(run)
+        if rounds and rounds[-1].state is RoundState.OPEN:
+            # First of all: from here on no update of this run is accepted any more.
+            await self._store.rounds.save(
+                replace(rounds[-1], state=RoundState.FAILED, reason=reason[:1024]), RoundState.OPEN
+            )
+        for agent in await self._agents(plan, rounds):
+            await self._tell(agent, EndRun(run), NO_TRACE)
         await self._workers.end(run)
         if not has_result or not plan.tensors:
             return None
         base = await self._models.ready(plan.model_digest)
         return (await asyncio.to_thread(self._arrays.manifest, run, plan.rounds, base)).digest
+
+    async def _agents(self, plan: RunPlan, rounds: Sequence[StoredRound]) -> Sequence[AgentId]:
+        """Everyone who was directed in this run, though a nation may have another agent by now."""
+        found = {agent for nation in plan.cohort if (agent := self._fleet.agent_of(nation)) is not None}
+        for stored in rounds:
+            for contribution in await self._store.rounds.contributions(plan.run, stored.round):
+                found.add(names.spiffe_id(contribution.agent, self._trust.charter.domain))
+        return sorted(found, key=str)
+
+    async def _tell(self, agent: AgentId, action: Action, trace_id: str) -> None:
+        try:
+            await self._fleet.direct(agent, action, trace_id)
+        except (PreconditionFailed, IdentityRefused, NotFound) as err:
+            log.warning("agent not directed", agent=str(agent), code=err.code)
+
+    async def give_up(self, run: RunId, reason: str) -> None:
+        """A round that cannot be closed, however often it is tried, fails the run instead of holding it forever."""
+        rounds = await self._store.rounds.of_run(run)
+        if rounds and rounds[-1].state is RoundState.AGGREGATING:
+            failed = replace(rounds[-1], state=RoundState.FAILED, reason=reason[:1024])
+            await self._store.rounds.save(failed, RoundState.AGGREGATING)
 
     async def refusals(self, run: RunId) -> Sequence[NationRefusal]:
         """Nations that refused a round, with their codes."""
@@ -176,7 +206,7 @@ class RunDriver:
         for nation in move.missing:
             agent = self._fleet.agent_of(nation)
             if agent is not None:
-                await self._fleet.direct(agent, action, trace_id)
+                await self._tell(agent, action, trace_id)
 
     async def _arrays_of(self, plan: RunPlan, stored: StoredRound, base: Manifest) -> Manifest:
         manifest = await asyncio.to_thread(self._arrays.manifest, plan.run, min(stored.round - 1, plan.rounds), base)
@@ -216,6 +246,7 @@ class RunDriver:
         run, number = plan.run, stored.round
         base = await self._models.ready(plan.model_digest)
         before = await self._arrays_of(plan, stored, base)
+        await asyncio.to_thread(_check_spooled, contributions)
         order = TakeStep(
             strategy=plan.strategy,
             parameters=plan.parameters,
@@ -296,3 +327,13 @@ class RunDriver:
             return (self._runs / names.run_id(run) / PLAN_FILE).read_bytes()
         except FileNotFoundError as err:
             raise NotFound(f"there is no run {run}") from err
+
+
+def _check_spooled(contributions: Sequence[StoredContribution]) -> None:
+    """What is summed is what was counted and receipted. Raises: Corrupt: a file of the spool is another update."""
+    for contribution in contributions:
+        if contribution.spool_path is None:
+            raise Corrupt(f"the update of {contribution.nation} is not in the spool")
+        with SpoolReader(Path(contribution.spool_path)) as reader:
+            if reader.header.digest != contribution.update_digest:
+                raise Corrupt(f"the spool holds another update of {contribution.nation} than the one that was counted")

@@ -18,12 +18,21 @@ from dataclasses import dataclass, replace
 
 from controlplane.artifacts.spool import UpdateKey, UpdateSpool
 from controlplane.domain.agents import RoundReport, UpdateOpening, UpdateReceived
+from controlplane.federation.spool_reader import SpoolReader
 from controlplane.services.ports import Clock, Fleet, Record
 from controlplane.store import Store
 from controlplane.store.ports.rounds import ContributionState, RoundState, StoredContribution, StoredRound
-from treaty.errors import ConflictError, InvalidInput, NotFound, PermissionRefused, PreconditionFailed, TrustError
+from treaty.errors import (
+    ConflictError,
+    Corrupt,
+    InvalidInput,
+    NotFound,
+    PermissionRefused,
+    PreconditionFailed,
+    TrustError,
+)
 from treaty.fields import Fields
-from treaty.names import AgentId, PartyCode, digest_of
+from treaty.names import AgentId, Digest, PartyCode, digest_of
 from treaty.plan import RunPlan
 from treaty.receipt import Crossing, Receipt, shape_digest, verify_receipt
 from treaty.recipe import METRICS, check_metrics
@@ -57,6 +66,7 @@ class UpdateDesk:
         self._record = record
         self._spool = spool
         self._clock = clock
+        self._arriving: set[UpdateKey] = set()
 
     async def accept(
         self, plan: RunPlan, agent: AgentId, opening: UpdateOpening, chunks: AsyncIterator[bytes]
@@ -65,15 +75,43 @@ class UpdateDesk:
         opened = await self._open(plan, agent, opening)
         known = await self._known(plan, opening.round, opened.nation)
         if known is not None and known.state is ContributionState.ACCEPTED:
-            if known.update_digest != opened.header.digest:
-                raise ConflictError("this nation's update of this round was already accepted")
-            return UpdateReceived(opened.header.digest, await self._record.append(opened.receipt.envelope), True)
+            return self._known_again(opened, known)
         key = UpdateKey(plan.run, opening.round, opened.nation)
-        if opened.nation not in await asyncio.to_thread(self._spool.accepted, plan.run, opening.round):
-            await self._spool_chunks(key, opened, opening.header, chunks)
-        index = await self._record.append(opened.receipt.envelope)  # 5
-        await self._count(opened, agent, known, opening)
+        if key in self._arriving:
+            raise ConflictError("an update of this nation for this round is arriving already")
+        self._arriving.add(key)
+        try:
+            if not await asyncio.to_thread(self._is_spooled, key, opened.header.digest):
+                await self._spool_chunks(key, opened, opening.header, chunks)
+            index = await self._record.append(opened.receipt.envelope)  # 5
+            await self._count(opened, agent, known, opening)
+        finally:
+            self._arriving.discard(key)
         return UpdateReceived(opened.header.digest, index, False)
+
+    def _known_again(self, opened: _Opened, known: StoredContribution) -> UpdateReceived:
+        """Answer as the first time: with the receipt that was counted, and no second entry in the record."""
+        index = self._record.known(known.receipt_digest) if known.receipt_digest is not None else None
+        if known.update_digest != opened.header.digest or index is None:
+            raise ConflictError("this nation's update of this round was already accepted")
+        return UpdateReceived(opened.header.digest, index, True)
+
+    def _is_spooled(self, key: UpdateKey, digest: Digest) -> bool:
+        """Whether exactly this update is whole in the spool.
+
+        Another one there was never counted (the coordinator died, or the round's record failed, in between): what is
+        summed must be what is counted, so it goes.
+        """
+        if key.nation not in self._spool.accepted(key.run, key.round):
+            return False
+        try:
+            with SpoolReader(self._spool.path(key)) as reader:
+                is_this = reader.header.digest == digest
+        except Corrupt:
+            is_this = False
+        if not is_this:
+            self._spool.discard(key)
+        return is_this
 
     async def result(self, plan: RunPlan, agent: AgentId, report: RoundReport) -> None:
         """Take an evaluation's result, or a nation's refusal of a round. Idempotent."""
@@ -84,7 +122,7 @@ class UpdateDesk:
             return
         fresh = StoredContribution(plan.run, report.round, nation, str(agent), ContributionState.REFUSED)
         if report.codes:
-            await self._store.rounds.contribute(replace(fresh, codes=report.codes), known.state if known else None)
+            await self._contribute(replace(fresh, codes=report.codes), known)
             return
         self._check_open(stored)
         if report.round <= plan.rounds and plan.tensors:
@@ -102,7 +140,14 @@ class UpdateDesk:
             bytes=len(report.metrics),
             receipt_digest=verified.digest,
         )
-        await self._store.rounds.contribute(accepted, known.state if known else None)
+        await self._contribute(accepted, known)
+
+    async def _contribute(self, contribution: StoredContribution, known: StoredContribution | None) -> None:
+        """Count it, in one commit with the look at the round: what closes it comes entirely before or after."""
+        async with self._store.transaction() as change:
+            stored = await change.rounds.find(contribution.run, contribution.round)
+            self._check_open(stored, has_deadline=False)
+            await change.rounds.contribute(contribution, known.state if known else None)
 
     async def _open(self, plan: RunPlan, agent: AgentId, opening: UpdateOpening) -> _Opened:
         nation = _member(plan, agent)  # 1
@@ -110,7 +155,8 @@ class UpdateDesk:
         self._check_open(stored)
         if opening.round > plan.rounds or stored.arrays_digest is None or not plan.tensors:
             raise InvalidInput("this round takes no update", code="UPD-003")
-        header = parse_header(opening.header)  # 2
+        # On a thread: a header at its bound takes half a second to read, and every other nation waits for the loop.
+        header = await asyncio.to_thread(parse_header, opening.header)  # 2
         validate_sender(header, nation)
         validate_header(header, plan.update_spec(opening.round, stored.arrays_digest))
         metrics = _metrics("train", opening.metrics)
@@ -118,6 +164,8 @@ class UpdateDesk:
         _check_receipt(receipt, plan, agent, opening.round, Crossing.UPDATE)
         size = len(opening.header) + header.value_bytes + len(opening.metrics)
         is_for_this = (receipt.digest, receipt.examples, receipt.size_bytes) == (header.digest, header.examples, size)
+        if metrics["examples"] != header.examples:
+            raise InvalidInput("the update's weight is not the number of examples trained", code="UPD-005")
         if not is_for_this or receipt.shape_digest != shape_digest(header.tensors, metrics):
             raise TrustError("the receipt is not for this update")
         return _Opened(plan, stored, nation, header, metrics, verified)
@@ -152,10 +200,7 @@ class UpdateDesk:
             receipt_digest=opened.receipt.digest,
             metrics=opened.metrics,
         )
-        async with self._store.transaction() as change:
-            # In one commit with the look at the round: what closes it comes entirely before or entirely after.
-            self._check_open(await change.rounds.find(opened.plan.run, opening.round), has_deadline=False)
-            await change.rounds.contribute(accepted, known.state if known else None)
+        await self._contribute(accepted, known)
 
     async def _round(self, plan: RunPlan, number: int) -> StoredRound:
         try:

@@ -44,6 +44,7 @@ log = structlog.get_logger(__name__)
 TICK = timedelta(seconds=1)
 PLAN_FRESH = timedelta(minutes=15)
 DEFAULT_RETENTION = timedelta(days=30)
+ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Runs:
         self._changed = asyncio.Event()
         self._shown: dict[Digest, _Shown] = {}
         self._progress: dict[RunId, dict[PartyCode, ProgressReport]] = {}
+        self._failures: dict[RunId, int] = {}
+        self._starting: set[str] = set()
 
     # --- verbs ---------------------------------------------------------------------------------------------------
 
@@ -111,17 +114,28 @@ class Runs:
         if shown is None or shown.until <= self._clock() or not same_intent(shown.run.spec, run.spec):
             raise PreconditionFailed("this plan is not the one last shown, or is stale", remedy="plan the run again")
         plan = shown.planned.require_plan()
-        try:
-            await self._store.resources.get(FEDERATED_RUN, run.name)
-        except NotFound:
-            await self._driver.adopt(plan)
-        else:
+        if run.name in self._starting or await self._exists(run.name):
             raise ConflictError(f"run {run.name} exists already", remedy="choose another name")
+        self._starting.add(run.name)
+        try:
+            return await self._adopt(run, plan)
+        finally:
+            self._starting.discard(run.name)
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await self._store.resources.get(FEDERATED_RUN, name)
+        except NotFound:
+            return False
+        return True
+
+    async def _adopt(self, run: Run, plan: RunPlan) -> AnyResource:
+        await self._driver.adopt(plan)
         cohort = tuple(self._member(plan, nation) for nation in plan.cohort)
         refusals = tuple(NationRefusal(n, codes or ("REFUSED",), "dataset.use") for n, codes in plan.refused.items())
         status = FederatedRunStatus(plan_digest=plan.digest, cohort=cohort, refusals=refusals)
         fresh = new_resource(FEDERATED_RUN, run.name, run.spec, status=status)
-        metadata = replace(fresh.metadata, annotations=resource.metadata.annotations)
+        metadata = replace(fresh.metadata, annotations=run.metadata.annotations)
         ready = Condition(RUN_READY, ConditionStatus.TRUE, "Planned", f"{len(cohort)} nations")
         stored = await self._store.resources.create(
             with_condition(replace(fresh, metadata=metadata), ready, self._clock())
@@ -158,8 +172,9 @@ class Runs:
         if run.status.result_arrays_digest is None:
             raise PreconditionFailed(f"run {name} has no result", remedy="wait for it: foedus run status")
         plan = await self._driver.plan(run_id(name))
-        for path, piece in await asyncio.to_thread(lambda: list(pieces(self._arrays.folder(plan.run, plan.rounds)))):
-            yield path, piece
+        arriving = pieces(self._arrays.folder(plan.run, plan.rounds))
+        while (piece := await asyncio.to_thread(next, arriving, None)) is not None:
+            yield piece
 
     async def accept_update(
         self, agent: AgentId, opening: UpdateOpening, chunks: AsyncIterator[bytes]
@@ -191,6 +206,15 @@ class Runs:
                     await self._drive(run)
             except FoedusError as err:
                 log.warning("run not driven", run=run.name, code=err.code, exc_info=err)
+                await self._count_failure(run, err)
+
+    async def _count_failure(self, run: Run, err: FoedusError) -> None:
+        """The same refusal `ATTEMPTS` times in a row is not going to pass: the run fails with it."""
+        name = run_id(run.name)
+        self._failures[name] = self._failures.get(name, 0) + 1
+        if self._failures[name] >= ATTEMPTS:
+            await self._driver.give_up(name, f"{err.code}: {err.message}")
+            self._failures.pop(name)
 
     async def _drive(self, run: Run) -> None:
         """Make moves until the next one is to wait."""
@@ -207,6 +231,8 @@ class Runs:
 
     async def _note(self, run: Run, move: planner.Move, done: RoundDone | None) -> Run:
         status = run.status
+        self._progress.setdefault(run_id(run.name), {})
+        self._failures.pop(run_id(run.name), None)
         if isinstance(move, planner.Open):
             status = replace(status, round=move.round)
         if done is not None and all(known.round != done.round for known in status.rounds_done):
@@ -219,7 +245,7 @@ class Runs:
 
     async def _finish(self, run: Run, move: planner.Finish) -> Run:
         name = run_id(run.name)
-        result = await self._driver.end(name, has_result=move.has_succeeded)
+        result = await self._driver.end(name, has_result=move.has_succeeded, reason=move.message)
         self._arrays.forget(name)
         refusals = await self._driver.refusals(name)
         ended = finished(run, move, result, refusals, self._clock())
@@ -269,8 +295,14 @@ class Runs:
         self._wake.set()
 
     async def progress(self, agent: AgentId, report: ProgressReport) -> None:
-        self._progress.setdefault(report.run, {})[agent.nation] = report
-        self._moved()
+        """Of a run that is open and of its cohort only: what strangers report is nobody's news."""
+        known = self._progress.get(report.run)
+        if known is None:
+            return
+        plan = await self._driver.plan(report.run)
+        if agent.nation in plan.cohort:
+            known[agent.nation] = report
+            self._moved()
 
 
 def _as_run(resource: AnyResource) -> Run:

@@ -123,7 +123,6 @@ def test_a_plan_reads_back_as_it_was_written() -> None:
         ({"quorum": 4}, "does not reach its quorum of 4"),
         ({"tensors": ()}, "names the tensors of an update"),
         ({"refused": MappingProxyType({PartyCode("FR"): ("X",)})}, "not exactly its cohort's"),
-        ({"max_examples": 2**40}, "does not fit into int64"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:

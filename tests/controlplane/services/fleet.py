@@ -79,3 +79,6 @@ class KeptRecord:
             self.digests.append(digest)
             self.envelopes.append(envelope)
         return self.digests.index(digest)
+
+    def known(self, digest: Digest) -> int | None:
+        return self.digests.index(digest) if digest in self.digests else None

@@ -394,3 +394,56 @@ async def test_a_late_update_is_refused_with_its_code(world: World) -> None:
     with pytest.raises(PreconditionFailed) as refused:
         await world.runs.accept_update(world.fleet.agents[FR], opening, stream(chunks))
     assert refused.value.code == "LATE"
+
+
+async def test_nobody_weighs_more_than_the_recipe_trains_whatever_the_intent_allows(world: World) -> None:
+    await world.start(max_examples=1_000_000)
+    await world.runs.reconcile()
+    opening, chunks = world.opening(FR, 1, examples=9)
+    with pytest.raises(InvalidInput) as refused:
+        await world.runs.accept_update(world.fleet.agents[FR], opening, stream(chunks))
+    assert refused.value.code == "UPD-005"
+
+
+async def test_what_lies_uncounted_in_the_spool_is_never_counted_as_something_else(world: World) -> None:
+    plan = await world.start()
+    await world.runs.reconcile()
+    first, chunks = world.opening(FR, 1)
+    spool = UpdateSpool(world.home / "spool")
+    with spool.begin(UpdateKey(plan.run, 1, FR), first.header) as writer:
+        for chunk in chunks:
+            writer.append(chunk)
+        writer.commit()
+    other, others_chunks = world.opening(FR, 2)
+    with pytest.raises(InvalidInput) as refused:
+        await world.runs.accept_update(world.fleet.agents[FR], other, stream([]))
+    assert refused.value.code == "UPD-015"
+    received = await world.runs.accept_update(world.fleet.agents[FR], other, stream(others_chunks))
+    await world.send(DE)
+    await world.runs.reconcile()
+    counted = await world.store.rounds.contributions("run-1", 1)
+    assert {c.update_digest for c in counted if c.nation == FR} == {received.digest}
+    done = (await world.status()).rounds_done
+    assert done[0].aggregate_digest == recompute([spool.path(key) for key in _keys(plan, 1)])
+
+
+async def test_a_cancelled_run_takes_no_update_any_more(world: World) -> None:
+    await world.start()
+    await world.runs.reconcile()
+    opening, chunks = world.opening(FR, 1)
+    await world.runs.cancel("run-1", "wrong data")
+    await world.runs.reconcile()
+    with pytest.raises(PreconditionFailed) as refused:
+        await world.runs.accept_update(world.fleet.agents[FR], opening, stream(chunks))
+    assert refused.value.code == "LATE"
+    assert is_true((await world.status()).conditions, "Cancelled")
+
+
+async def test_a_repeated_update_adds_nothing_to_the_record(world: World) -> None:
+    await world.start()
+    await world.runs.reconcile()
+    await world.send(FR)
+    before = len(world.record.envelopes)
+    world.now += timedelta(seconds=1)
+    assert await world.send(FR)
+    assert len(world.record.envelopes) == before
