@@ -47,6 +47,7 @@ class SessionStream:
     ) -> None:
         self._call = call
         self._customs = customs
+        self._reading: asyncio.Future[object] | None = None
 
     async def send(self, message: session_pb2.AgentMessage) -> None:
         """Raises: Unavailable: the stream has ended. PolicyDenied, LimitExceeded: the message may not leave."""
@@ -58,10 +59,27 @@ class SessionStream:
                 raise Unavailable("the stream to the coordinator has ended") from err
 
     async def receive(self) -> session_pb2.CoordinatorMessage | None:
-        """The coordinator's next message; None once it ended the stream in order. Raises: as its status says."""
-        async with translated(PEER):
-            message = await self._call.read()
+        """The coordinator's next message; None once it ended the stream in order. Raises: as its status says.
+
+        Whoever is cancelled while waiting leaves the stream as it is: gRPC ends a call whose read is cancelled, so the
+        read goes on and the next `receive` has what it brings.
+        """
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._call.read())
+        reading = self._reading
+        try:
+            async with translated(PEER):
+                message = await asyncio.shield(reading)
+        finally:
+            if reading.done():
+                self._reading = None
         return message if isinstance(message, session_pb2.CoordinatorMessage) else None  # else: gRPC's EOF
+
+    def end(self) -> None:
+        """Let go of the call, and of a read that nobody waits for. Idempotent."""
+        if self._reading is not None and not self._reading.cancel() and not self._reading.cancelled():
+            self._reading.exception()  # it ended while nobody listened: that is not news
+        self._call.cancel()
 
 
 class UpdateStream:
@@ -119,11 +137,11 @@ class Connections:
                 request_serializer=None,
                 response_deserializer=session_pb2.CoordinatorMessage.FromString,
             )
-            call = method()
+            stream = SessionStream(method(), self._customs)
             try:
-                yield SessionStream(call, self._customs)
+                yield stream
             finally:
-                call.cancel()
+                stream.end()
 
     @asynccontextmanager
     async def update(self, trace_id: str) -> AsyncIterator[UpdateStream]:
