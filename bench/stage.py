@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import policies
-from examples.demo.programs import Daemon, Done, Programs
+from examples.demo.programs import Daemon, DemoFailed, Done, Programs
 
 NATIONS = {"FR": "fr", "DE": "de"}
 """Nation and the language of its texts."""
@@ -118,6 +118,35 @@ class Stage:
     def _decides_everywhere(self) -> bool:
         shown = [json.loads(self.agent(code, "status", "--output", "json").out)["policies"] for code in NATIONS]
         return all(revisions["treaty_revision"] and revisions["overlay_revision"] for revisions in shown)
+
+    def serve_model(self, model: Path) -> None:
+        """Publish `model` as tiny@1.0.0 and let both nations serve it."""
+        about = ("--licence", "Apache-2.0", "--label", "public", "--rel-to", "EU", "--architecture", "LlamaForCausalLM")
+        words = ("--name", "tiny", "--version", "1.0.0", *about, "--key", self.key("publisher"))
+        self.foedus("model", "publish", model, *words, role="publisher")
+        waves = ("--wave", f"all={','.join(NATIONS)}", "--fallback", "none", "--health-prompt", "hello")
+        self.foedus("rollout", "create", "first", "--model", "tiny@1.0.0", *waves, "--deadline", 300)
+        self.programs.wait_until("both nations serve the model", lambda: self._has_ended("rollout", "first"), 120)
+
+    def register_dataset(self, code: str, pairs: Path, purpose: str) -> None:
+        words = ("--language", NATIONS[code], "--class", "administrative-text")
+        self.agent(code, "dataset", "add", "texts", pairs, "--purpose", purpose, *words)
+
+    def run(self, name: str, *words: object) -> None:
+        """Start a federated run on the model over both nations and wait for its end."""
+        who = ("--model", "tiny@1.0.0", "--nations", ",".join(NATIONS), "--yes")
+        self.foedus("run", "start", name, *who, *words)
+        self.programs.wait_until(f"run {name} ends", lambda: self._has_ended("federatedrun", name), 300)
+
+    def _has_ended(self, kind: str, name: str) -> bool:
+        """Raises: DemoFailed: it ended otherwise than well."""
+        conditions = json.loads(self.foedus("get", kind, name, "-o", "json").out)["status"].get("conditions", [])
+        ended = {each["type"]: each for each in conditions}
+        if any(ended.get(bad, {}).get("status") == "True" for bad in ("Aborted", "Failed", "Cancelled")) or (
+            ended.get("Succeeded", {}).get("status") == "False"
+        ):
+            raise DemoFailed(f"{kind} {name} did not succeed: {conditions}")
+        return bool(ended.get("Succeeded", {}).get("status") == "True")
 
     def start_coordinator(self) -> Start:
         """Start it, until it answers on its port."""
