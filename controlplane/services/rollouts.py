@@ -29,7 +29,7 @@ from controlplane.services.models import Models
 from controlplane.services.ports import TRACE_ANNOTATION, Clock, Fleet, Record, RolloutVerb
 from controlplane.services.trust import Trust
 from controlplane.store import Store
-from treaty import statement
+from treaty import names, statement
 from treaty.errors import FoedusError, PreconditionFailed
 from treaty.fields import timestamp_text
 from treaty.keys import SigningKey
@@ -119,7 +119,7 @@ class Rollouts:
 
     async def reconcile(self) -> None:
         """Bring every rollout one step further. One that cannot go on now does not hold up the others."""
-        for rollout in (await self._store.resources.list(ROLLOUT)).items:
+        for rollout in await self._store.resources.all(ROLLOUT):
             try:
                 await self._reconcile_one(rollout)
             except FoedusError as err:
@@ -139,18 +139,21 @@ class Rollouts:
         connected = self._fleet.connected()
         frozen = await self._frozen(self._clock())
         views = {}
+        directed = {entry.nation: entry.agent for entry in rollout.status.nations}
         for nation in (PartyCode(nation) for wave in rollout.spec.waves for nation in wave.nations):
-            agent = self._fleet.agent_of(nation)
+            # Numbers are per agent: a nation that was directed is looked at through the agent that has its number.
+            was = directed.get(nation)
+            agent = names.spiffe_id(was, self._trust.charter.domain) if was else self._fleet.agent_of(nation)
             status = self._fleet.status(agent) if agent is not None else None
             report = next((r for r in status.rollouts if r.rollout == rollout.name), None) if status else None
             serving = status.serving_digest if status else None
-            views[nation] = NationView(agent, nation in connected, report, serving, frozen.get(nation, ""))
+            views[nation] = NationView(agent, agent in connected.values(), report, serving, frozen.get(nation, ""))
         return views
 
     async def _frozen(self, now: datetime) -> Mapping[PartyCode, str]:
         """Nations in a freeze window `[starts, ends)` now, each with the window's name."""
         frozen = {}
-        for window in (await self._store.resources.list(FREEZE_WINDOW)).items:
+        for window in await self._store.resources.all(FREEZE_WINDOW):
             if window.spec.starts_at <= now and (window.spec.ends_at is None or now < window.spec.ends_at):
                 frozen.update({PartyCode(nation): window.name for nation in window.spec.nations})
         return frozen
@@ -205,9 +208,8 @@ class Rollouts:
     async def _settle_ended(self, rollout: Rollout, status: RolloutStatus) -> None:
         """Close the directives of nations that have ended, so that nothing is resent and no pull stays granted."""
         for entry in status.nations:
-            agent = self._fleet.agent_of(PartyCode(entry.nation))
-            is_over = entry.state in ("Refused", "Returned")
-            if is_over and agent is not None and entry.directive_number is not None:
+            if entry.state in ("Refused", "Returned") and entry.agent and entry.directive_number is not None:
+                agent = names.spiffe_id(entry.agent, self._trust.charter.domain)
                 await self._fleet.settle(agent, entry.directive_number)
 
     # What the fleet tells: everything is found again by re-reading, so an event only says "look now".

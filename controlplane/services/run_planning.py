@@ -176,7 +176,7 @@ class RunPlanner:
 
     async def _dataset(self, nation: PartyCode, purpose: str) -> str | None:
         """The nation's dataset for this purpose; any of its datasets where none has it, so that it can say why not."""
-        own = [d for d in (await self._store.resources.list(DATASET)).items if d.spec.nation == nation]
+        own = [d for d in await self._store.resources.all(DATASET) if d.spec.nation == nation]
         fitting = [d for d in own if purpose in d.spec.purposes] or own
         return min((d.spec.dataset_id for d in fitting), default=None)
 

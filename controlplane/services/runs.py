@@ -198,7 +198,7 @@ class Runs:
 
     async def reconcile(self) -> None:
         """Let every open run move until it has to wait. One that cannot move does not hold up the others."""
-        for run in (await self._store.resources.list(FEDERATED_RUN)).items:
+        for run in await self._store.resources.all(FEDERATED_RUN):
             try:
                 if is_ended(run.status):
                     await self._sweep(run)
