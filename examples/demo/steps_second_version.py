@@ -17,6 +17,9 @@ from examples.demo.steps_runs import TRAINING
 GATE: Final = f"{PURPOSE}:0"
 """Held-out loss in the nation must not be worse than the fallback's."""
 
+RETURN_SECONDS: Final = 120
+"""A fallback is loaded again like any version."""
+
 DATASETS: Final = [word for code in CODES for word in ("--dataset", f"{code}:{CLASSIFICATION}:{','.join(REL_TO)}")]
 
 
@@ -80,15 +83,18 @@ def _check_taken_back(cast: Cast) -> None:
     """Raises: DemoFailed: it was not taken back, or a later wave saw it."""
     if condition(cast.resource("rollouts", "third"), "Aborted")["status"] != "True":
         raise DemoFailed("the rollout of the scrambled version was not aborted")
-    entries = _entries(cast, "third")
     broken, good = digest_of(model(cast, "3.0.0")), digest_of(model(cast, "2.0.0"))
+    cast.programs.wait_until(
+        f"all five serve {ref('2.0.0')}",
+        lambda: all(cast.agent_json(code, "status")["serving"] == good for code in CODES),
+        RETURN_SECONDS,
+    )
+    entries = _entries(cast, "third")
     first, later = WAVES[0][1], [code for _, codes in WAVES[1:] for code in codes]
     reasons = []
     for code in CODES:
         status = cast.agent_json(code, "status")
         told = [each for each in status["rollouts"] if each["rollout"] == "third"]
-        if status["serving"] != good:
-            raise DemoFailed(f"{code} serves {status['serving']} and not the fallback {good}")
         if code in later and (told or entries[code]["state"] != "Pending"):
             raise DemoFailed(f"{code} is in a later wave and saw the scrambled version: {entries[code]}")
         if code in first:
