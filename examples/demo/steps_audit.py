@@ -9,6 +9,7 @@ from examples.demo import canary, report
 from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed
 from examples.demo.settings import CODES, ROUNDS
+from examples.demo.steps_refusals import THEFT
 from examples.demo.steps_runs import TRAINING
 
 TALLY_SECONDS: Final = 20
@@ -33,7 +34,8 @@ def audit(cast: Cast) -> None:
             return int(found["tallies"]) >= signed
 
         cast.programs.wait_until(f"the record holds {signed} tallies", has_all_tallies, TALLY_SECONDS)
-        cast.telling.say(cast.foedus(*words, role="auditor").out)
+        for line in _headlines(cast.foedus(*words, role="auditor").out):
+            cast.telling.say(line)
         _check_sums(found)
         for code in CODES:
             cast.agent(code, "log", "verify")
@@ -59,6 +61,14 @@ def _close_accounts(cast: Cast) -> int:
         cast.programs.wait_until(f"{code} signs a tally", has_signed, TALLY_SECONDS)
         total += counts[-1]
     return total
+
+
+def _headlines(text: str) -> list[str]:
+    """The auditor's findings without the table by class (the report has it) and the hostile run's many sums."""
+    lines = text.splitlines()
+    blanks = [place for place, line in enumerate(lines) if not line.strip()]
+    told = lines if not blanks else [*lines[: blanks[0]], *lines[blanks[-1] + 1 :]]
+    return [line for line in told if f"sum of {THEFT}" not in line]
 
 
 def _check_sums(found: dict[str, Any]) -> None:
