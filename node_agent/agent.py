@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,9 +18,10 @@ import structlog
 from node_agent import messages, reach
 from node_agent.border import GrpcBorder
 from node_agent.brake import JournalBrake
-from node_agent.charters import Membership, read_membership
+from node_agent.charters import Membership, host_of, read_membership
 from node_agent.connections import Connections, reach_line
 from node_agent.customs import Customs
+from node_agent.enrolment import local_address
 from node_agent.executor import Executor, ExecutorParts
 from node_agent.health import Health
 from node_agent.home import Home
@@ -145,6 +146,7 @@ class Agent:
             hello=self._hello,
             emit=self._inbox.put,
             explain=self._explain,
+            enrol=self._enrol,
             pause_max_seconds=base.settings.reconnect_max_seconds,
         )
 
@@ -173,6 +175,11 @@ class Agent:
             delegations=self._base.nation.delegation_envelopes(),
             status_sequence=self.state.status_sequence + 1,
         )
+
+    async def _enrol(self) -> None:
+        coordinator = self._base.membership.coordinator
+        ip = await local_address(host_of(coordinator), int(coordinator.rpartition(":")[2]))
+        await self._workers.enrol(replace(self._base.nation.shown(), agent_version=agent_version(), ip=ip))
 
     async def _explain(self, error: FoedusError) -> None:
         """Note why there is no stream; where TLS does not say, ask Reach, which many agents share: not too often."""

@@ -1,7 +1,8 @@
 """`check`: finds the cause before anything is spent, one thing after the other, from the network up.
 
 settings and keys → proxy variables → name resolution → a TLS server → its certificate is the charter's coordinator's →
-clocks → the same charter → our certificate → the log. The first that fails usually explains those after it, which are
+clocks → the same charter → our certificate → our own
+policies → the log. The first that fails usually explains those after it, which are
 left out where they cannot be asked.
 """
 
@@ -11,7 +12,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-from node_agent import reach
+from node_agent import reach, telltale
 from node_agent.agent import Foundation
 from node_agent.charters import host_of
 from node_agent.connections import reach_line, shown_certificate
@@ -48,6 +49,7 @@ async def check(base: Foundation) -> AsyncIterator[Finding]:
             yield finding
     except FoedusError as err:
         yield of("reach", err)
+    yield _enrolment(base)
     yield _log(base)
 
 
@@ -66,6 +68,18 @@ async def _reach(base: Foundation) -> AsyncIterator[Finding]:
             yield Finding("certificate", is_good=True, text="mutual TLS lets this agent in")
         else:
             yield of("certificate", reach.refusal(code, base.nation.agent_id))
+
+
+def _enrolment(base: Foundation) -> Finding:
+    """What the running agent's policies said at its last attempt to connect."""
+    document = base.journal.document(telltale.KIND, telltale.NAME)
+    conditions = document.body.get("conditions") if document is not None else None
+    found = conditions.get("enrolment") if isinstance(conditions, dict) else None
+    if found is None:
+        return Finding("enrolment", is_good=True, text="not asked yet: the agent has not run")
+    is_good = not str(found).startswith("denied")
+    remedy = "" if is_good else "'foedus-agent status' says why; AGT-005 is 'address_ranges' in settings.yaml"
+    return Finding("enrolment", is_good=is_good, text=str(found), remedy=remedy)
 
 
 def _charter(base: Foundation) -> Finding:

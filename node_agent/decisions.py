@@ -94,6 +94,11 @@ class Decisions:
         held = self._decider.revisions
         return tuple(held[authority] for authority in sorted(held))
 
+    @property
+    def basis(self) -> tuple[tuple[int, ...], Registers | None]:
+        """What an answer rests on beside its question: equal as long as the same question gets the same answer."""
+        return self.revisions, self._registered
+
     def environment(self) -> Environment:
         return Environment(cluster=self._place.cluster, region=self._place.region)
 

@@ -24,7 +24,9 @@ from treaty.delegation import Delegation, parse_descriptor, verify_delegation
 from treaty.errors import FoedusError, NotFound, TrustError
 from treaty.keys import SigningKey, read_signing_key
 from treaty.names import AgentId, PartyCode, agent_id, nation_code
-from treaty.wire.certificates import Issued, issue_client, load_issued
+from treaty.policy.decider import nanoseconds
+from treaty.policy.questions import ObservedCertificate, ObservedSubject
+from treaty.wire.certificates import Issued, certificate_digest, issue_client, load_issued
 
 if TYPE_CHECKING:
     from treaty.charter import Nation as CharterNation
@@ -96,6 +98,18 @@ class NationIdentity:
             lifetime = timedelta(seconds=self._settings.certificate_lifetime_seconds)
             self._leaf = Leaf(issue_client(self._ca, self.agent_id, now, lifetime), now + lifetime / 2)
         return self._leaf
+
+    def shown(self) -> ObservedSubject:
+        """What the certificate to show now says, as policies are asked about it."""
+        certificate = self.leaf().issued.certificate
+        return ObservedSubject(
+            spiffe=str(self.agent_id),
+            cert=ObservedCertificate(
+                root=certificate_digest(self._ca.certificate),
+                serial=format(certificate.serial_number, "x"),
+                not_after_ns=nanoseconds(certificate.not_valid_after_utc),
+            ),
+        )
 
     def follow(self, envelopes: Sequence[bytes], membership: Membership) -> bool:
         """Believe and keep what follows our charter among `envelopes`. True if there was something new."""

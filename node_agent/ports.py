@@ -26,6 +26,7 @@ from treaty.charter import Charter
 from treaty.delegation import Delegation
 from treaty.keys import SigningKey
 from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, RunId
+from treaty.policy.questions import ObservedSubject
 from treaty.receipt import Receipt
 from treaty.strict_json import JsonObject
 
@@ -339,6 +340,10 @@ class Workers(Protocol):
     async def load_policy(self, directive: Directive, action: LoadTreatyPolicy) -> None: ...
 
     async def answer(self, question: Question) -> NationAnswer: ...
+
+    async def enrol(self, subject: ObservedSubject) -> None:
+        """Asked before every connect. Raises: PolicyDenied: the policies in force here keep this agent at home."""
+        ...
 
     async def journal_changed(self) -> None:
         """The CLI wrote something (an approval, a dataset, an overlay): look again. Idempotent."""

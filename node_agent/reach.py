@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from node_agent.connections import ReachLine
 from treaty import names
-from treaty.errors import FoedusError, IdentityRefused, InvalidInput, PreconditionFailed
+from treaty.errors import FoedusError, IdentityRefused, InvalidInput, PolicyDenied, PreconditionFailed
 from treaty.names import AgentId, Digest
 from treaty.wire.certificates import Issued
 from treaty.wire.v1 import reach_pb2
@@ -73,17 +73,25 @@ def refusal(code: str, agent: AgentId) -> FoedusError:
     text, remedy = _MEANING.get(
         code, (f"the coordinator refuses this agent ({code})", "ask the coordinator's operator")
     )
+    if code == PolicyDenied.code:
+        return PolicyDenied(text.format(agent=agent), remedy=remedy)
     kind = PreconditionFailed if code == "NOT_ACCEPTED" else IdentityRefused
     return kind(text.format(agent=agent), remedy=remedy.format(agent=agent), code=code)
 
 
 def explained(error: FoedusError, agent: AgentId) -> FoedusError:
     """`error` in our words where the coordinator itself said why it refuses this agent."""
+    if isinstance(error, PolicyDenied) and error.codes:
+        return error  # its codes say more
     return refusal(error.code, agent) if error.code in _MEANING else error
 
 
 _MEANING = {
     "NOT_ACCEPTED": ("an operator must accept {agent}", "the operator runs: foedus agent accept {agent}"),
+    "POLICY_DENIED": (
+        "the treaty's policy does not let {agent} connect",
+        "ask the coordinator's operator for the condition EnrolmentDecided of this agent",
+    ),
     "REVOKED": ("{agent}, or this nation's CA, was revoked", "ask the coordinator's operator, or your founders"),
     "NOT_YET_VALID": ("the coordinator's clock is behind this agent's certificate", "set both clocks by NTP"),
     "EXPIRED": ("for the coordinator this agent's certificate has expired", "set both clocks by NTP"),

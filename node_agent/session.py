@@ -8,7 +8,8 @@ Rules:
    has held;
 4. what cannot be read is answered by code; a message that the border does not let out is dropped and logged, and the
    stream goes on;
-5. when the handshake is refused, which says nothing, Reach is asked why, and the answer is shown to the admin.
+5. before every connect this nation's own policies are asked whether the agent may (`node_agent.enrolment`);
+6. when the handshake is refused, which says nothing, Reach is asked why, and the answer is shown to the admin.
 
 What anything means is decided in `node_agent.state`; here messages become events and queued messages leave.
 """
@@ -65,6 +66,8 @@ class SessionParts:
     """Says what we have, with this nonce."""
     emit: Emit
     explain: Explain
+    enrol: Callable[[], Awaitable[None]]
+    """Asks whether this agent may connect. Raises PolicyDenied: it may not."""
     pause_max_seconds: float
 
 
@@ -123,6 +126,7 @@ class Session:
 
     async def _open(self, live: AsyncExitStack) -> None:
         """Shake hands and greet on a new stream, and only then let go of the one in `live`, to which nobody listens."""
+        await self._parts.enrol()
         async with AsyncExitStack() as fresh:
             stream = await fresh.enter_async_context(self._parts.connections.session())
             welcome = await self._greet(stream)

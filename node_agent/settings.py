@@ -8,6 +8,7 @@ variables are shown by `foedus-agent check`, because they change where a connect
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from treaty.errors import InvalidInput, NotFound
 from treaty.label import Classification
 
 MAX_SETTINGS_BYTES: Final = 64 * 1024
+INITIAL_ADDRESS_RANGES: Final = "127.0.0.0/8, ::1/128, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7"
 DEFAULT_HOME: Final = "~/.local/share/foedus-agent"
 _PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "no_proxy", "no_grpc_proxy")
 
@@ -66,7 +68,9 @@ class Settings:
     clearance: str = "public"
     """What the agent's own health and evaluation prompts may see: a classification of the treaty."""
     address_ranges: str = ""
-    """CIDRs, separated by commas, from which this nation's agents call; empty: the policy is told of none."""
+    """CIDRs, separated by commas, from which this nation's agents call. `init` writes loopback and the private ranges
+    (RFC 1918, RFC 4193): narrow them to your own. Empty: policies are told of none, and a treaty that asks (AGT-005)
+    denies."""
 
     sandbox: Sandbox = Sandbox.REQUIRED
     """`none` lets training run where the kernel offers no confinement; the receipt then says so."""
@@ -142,6 +146,7 @@ def parse_settings(value: Mapping[object, object], where: str) -> Settings:
     for name, field in known.items():
         if name in value:
             arguments[name] = _checked(name, value[name], field.default, where)
+    address_ranges(arguments.get("address_ranges", ""), where)
     names.nation_code(arguments["nation"])
     names.treaty_domain(arguments["domain"])
     names.agent_id(names.PartyCode(arguments["nation"]), arguments["domain"], arguments["agent"])
@@ -163,11 +168,26 @@ def _checked(name: str, value: object, default: object, where: str) -> object:
     return value
 
 
+def address_ranges(text: str, where: str = "settings") -> tuple[str, ...]:
+    """The CIDRs in `text`. Raises: InvalidInput: one of them is none."""
+    ranges = tuple(part.strip() for part in text.split(",") if part.strip())
+    for cidr in ranges:
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as err:
+            raise InvalidInput(
+                f"{where}: {cidr[:64]!r} in 'address_ranges' is not a CIDR", remedy="write 10.1.0.0/16, 10.2.0.0/16"
+            ) from err
+    return ranges
+
+
 def settings_text(nation: str, domain: str, agent: str) -> str:
-    """What `init` writes: the three that have no default."""
+    """What `init` writes: the three that have no default, and whence agents call."""
     return (
         "# Settings of this node agent. Every key, its unit and its default: node_agent/settings.py.\n"
         f"nation: {nation}\ndomain: {domain}\nagent: {agent}\n"
+        "# Whence this nation's agents call; policies check it before they connect. Narrow it to your own ranges.\n"
+        f"address_ranges: {INITIAL_ADDRESS_RANGES}\n"
     )
 
 

@@ -23,6 +23,7 @@ from node_agent.bundles import Bundles
 from node_agent.decisions import Decisions, Place
 from node_agent.deploy import Deployer
 from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadTreatyPolicy, Question, Round
+from node_agent.enrolment import Enrolment
 from node_agent.gates import Gates
 from node_agent.home import Home
 from node_agent.outgoing import OutgoingFolder
@@ -30,7 +31,7 @@ from node_agent.ports import Core, NationAnswer
 from node_agent.rounds import RoundWorker
 from node_agent.runtime.local import LocalRuntime, RuntimeSettings
 from node_agent.service import Service
-from node_agent.settings import PolicyEngine, Settings
+from node_agent.settings import PolicyEngine, Settings, address_ranges
 from node_agent.shelf import Shelf
 from node_agent.training.sandbox import SandboxMode
 from node_agent.training.slots import TrainerSlots, default_slots
@@ -43,6 +44,7 @@ from treaty.policy.decider import Decider
 from treaty.policy.embedded import EmbeddedEngine
 from treaty.policy.engine import Engine
 from treaty.policy.opa import OpaEngine
+from treaty.policy.questions import ObservedSubject
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Work:
             OutgoingFolder(folders.home / "outgoing"),
         )
         self._answers = Answers(core, self._decisions, self._service)
+        self._enrolment = Enrolment(core, self._decisions)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -129,6 +132,10 @@ class Work:
     async def answer(self, question: Question) -> NationAnswer:
         return await self._answers.answer(question)
 
+    async def enrol(self, subject: ObservedSubject) -> None:
+        are_both = bool(self._bundles.treaty_revision and self._bundles.overlay_revision)
+        await self._enrolment.require(subject, are_both_in_force=are_both)
+
     async def journal_changed(self) -> None:
         if self._core.brake.is_on:
             self._rounds.brake()
@@ -140,6 +147,7 @@ class Work:
         return {
             "treaty_policy": str(self._bundles.treaty_revision or "none"),
             "overlay": str(self._bundles.overlay_revision or "none"),
+            "enrolment": self._enrolment.state,
             "serving": live.observed_digest if live is not None else "nothing",
             "serving_sandbox": " ".join(live.report.layers) if live is not None else "",
         }
@@ -169,7 +177,7 @@ def build(core: Core, settings: Settings) -> Work:
         region=settings.region or f"{core.nation.code.lower()}-1",
         cluster=settings.agent,
         clearance=Classification(settings.clearance),
-        address_ranges=tuple(part.strip() for part in settings.address_ranges.split(",") if part.strip()),
+        address_ranges=address_ranges(settings.address_ranges),
     )
     trainer = TrainerSettings(
         sandbox=sandbox,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from node_agent import telltale
 from node_agent.agent import Agent
 from node_agent.directives import parse_number
 from node_agent.journal import SqliteJournal
@@ -19,12 +20,13 @@ from node_agent.state import Phase
 from tests.node_agent.core.clock import ManualClock
 from tests.node_agent.core.coordinator import Stream, coordinator
 from tests.node_agent.core.directives import deploy_message, end_message, number, round_message
-from tests.node_agent.core.nation import Joined, nation
+from tests.node_agent.core.nation import FR, Joined, nation
 from tests.node_agent.core.workers import FakeWorkers
 from treaty import statement
 from treaty.errors import BadSignature, FoedusError, PolicyDenied
 from treaty.log import Checkpoint, Tree, leaf_hash, sign_checkpoint
 from treaty.statement import StatementKind
+from treaty.wire.certificates import ca_digest
 from treaty.wire.v1 import session_pb2, types_pb2
 
 
@@ -58,6 +60,26 @@ async def test_the_hello_says_what_the_agent_has(joined: Joined) -> None:
         assert len(hello.delegations) == 1
         assert len(hello.nonce) == 32
         assert agent.state.phase in (Phase.ONLINE, Phase.OFFLINE)
+
+
+async def test_policies_are_asked_before_every_connect_and_their_no_keeps_the_agent_at_home(joined: Joined) -> None:
+    workers = FakeWorkers()
+    async with coordinator(joined) as (hub, port), running(joined, port, workers):
+        stream = await hub.stream()
+        (asked,) = workers.enrolled
+        assert (asked.spiffe, asked.ip) == ("spiffe://fr.treaty.example/agent/par-1", "127.0.0.1")
+        assert asked.cert is not None
+        assert asked.cert.root == ca_digest(joined.charter.nations[FR].ca_pem)
+        workers.enrol_error = PolicyDenied("not from here (AGT-005)", codes=["AGT-005"], remedy="name the range")
+        stream.lost.set()
+        journal = _journal(joined)
+        async with asyncio.timeout(5):
+            while _trouble(journal) != ("POLICY_DENIED", "not from here (AGT-005)", "name the range"):
+                await journal.changed(journal.generation)
+        assert len(workers.enrolled) > 1
+        assert hub.streams.empty()
+        workers.enrol_error = None
+        await hub.stream()
 
 
 async def test_a_directive_is_journaled_acknowledged_and_worked_on(joined: Joined) -> None:
@@ -341,6 +363,12 @@ async def test_a_coordinator_that_says_it_is_behind_may_show_a_smaller_log(joine
 def _journal(joined: Joined) -> SqliteJournal:
     """As the CLI opens it, beside the running agent."""
     return SqliteJournal(joined.home.journal, ManualClock())
+
+
+def _trouble(journal: SqliteJournal) -> tuple[object, ...]:
+    document = journal.document(telltale.KIND, telltale.NAME)
+    trouble = document.body["trouble"] if document is not None else None
+    return (trouble["code"], trouble["message"], trouble["remedy"]) if isinstance(trouble, dict) else ()
 
 
 async def _status(stream: Stream, wanted: object) -> session_pb2.Status:

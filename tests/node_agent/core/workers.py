@@ -9,6 +9,7 @@ from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadT
 from node_agent.ports import NationAnswer
 from treaty.errors import FoedusError
 from treaty.names import digest_of
+from treaty.policy.questions import ObservedSubject
 
 
 class FakeWorkers:
@@ -22,6 +23,8 @@ class FakeWorkers:
         self.release.set()
         self.admission_error: FoedusError | None = None
         self.work_error: FoedusError | None = None
+        self.enrolled: list[ObservedSubject] = []
+        self.enrol_error: FoedusError | None = None
         self.changes = 0
         self.stopped = False
         self.moved = asyncio.Event()
@@ -76,6 +79,11 @@ class FakeWorkers:
         if self.work_error is not None:
             raise self.work_error
         return NationAnswer("deny", ("PLC-001",), digest_of(question.ask), digest_of(b"decision"), 1, 2)
+
+    async def enrol(self, subject: ObservedSubject) -> None:
+        self.enrolled.append(subject)
+        if self.enrol_error is not None:
+            raise self.enrol_error
 
     async def journal_changed(self) -> None:
         self.changes += 1

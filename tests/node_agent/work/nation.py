@@ -260,7 +260,9 @@ def make_world(root: Path, code: PartyCode = FR) -> World:
     journal = SqliteJournal(home.journal, clock)
     border, reports = KeepingBorder(), KeepingReports()
     core = Core(nation, journal, border, reports, JournalBrake(journal), clock, home.folders())
-    settings = Settings(code, DOMAIN, "par-1", slots_directory=str(root / "slots"), trainer_slots=1)
+    settings = Settings(
+        code, DOMAIN, "par-1", address_ranges="127.0.0.0/8", slots_directory=str(root / "slots"), trainer_slots=1
+    )
     return World(root, nation, journal, border, reports, clock, core, settings, build(core, settings))
 
 
