@@ -20,7 +20,7 @@ class NationFindings:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`bytes`: all its files. `bytes_transferred`: what one nation pulled for it."""
+    """`bytes`: all its files. `bytes_transferred`: what came in over one nation's border during its rollout."""
 
     name: str
     digest: str

@@ -121,7 +121,7 @@ def _canaries(findings: Findings) -> str:
 
 def _versions(findings: Findings) -> str:
     rows = ((v.name, v.digest, f"{v.bytes:,}", f"{v.bytes_transferred:,}") for v in findings.versions)
-    return _table(("version", "digest", "bytes", "pulled by one nation"), rows, (2, 3))
+    return _table(("version", "digest", "bytes", "bytes in over one border"), rows, (2, 3))
 
 
 def _rollback(findings: Findings) -> str:

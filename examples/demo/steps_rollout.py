@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from examples.demo.cast import Cast
@@ -16,8 +17,8 @@ HEALTH_PROMPT = "The capital of France is"
 
 def roll_out_first_version(cast: Cast) -> None:
     with cast.telling.step("4. rollout of 1.0.0 in three waves; gates: health, an operator's approval of each wave"):
-        roll_out(cast, "first", "1.0.0", "--approval", "--fallback", "none")
-        note_version(cast, "first", "1.0.0")
+        with noted_version(cast, "1.0.0"):
+            roll_out(cast, "first", "1.0.0", "--approval", "--fallback", "none")
 
 
 def roll_out(cast: Cast, name: str, version: str, *words: object) -> dict[str, Any]:
@@ -78,16 +79,18 @@ def approve_as_person(cast: Cast, rollout: str) -> None:
     cast.telling.say(done.err)
 
 
-def note_version(cast: Cast, rollout: str, version: str) -> None:
-    """Keep the version's size and what one nation pulled for it."""
+@contextmanager
+def noted_version(cast: Cast, version: str) -> Iterator[None]:
+    """Keep the version's size, and what came in over one nation's border meanwhile, as its relay counted it."""
+    relay = cast.relays[WAVES[0][1][0]]
+    before = relay.passed.into
+    yield
     found = model(cast, version)
-    pulled = [
-        entry["pulled_bytes"]
-        for entry in cast.agent_json(CODES[0], "status")["rollouts"]
-        if entry["rollout"] == rollout
-    ]
-    transferred = int(pulled[-1]) if pulled else 0
+    transferred = relay.passed.into - before
     cast.findings.versions.append(Version(ref(version), digest_of(found), size_of(found), transferred))
+    cast.telling.say(
+        f"{ref(version)}: {size_of(found):,} bytes, {transferred:,} came in over {WAVES[0][1][0]}'s border"
+    )
 
 
 def _once(react: Callable[[str], None]) -> Callable[[str], None]:

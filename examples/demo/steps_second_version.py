@@ -11,7 +11,7 @@ from examples.demo.findings import Refusal, Rollback
 from examples.demo.programs import DemoFailed
 from examples.demo.settings import CLASSIFICATION, CODES, PURPOSE, REL_TO, SEED, WAVES
 from examples.demo.steps_publishing import add_second_signature, condition, digest_of, model, publish, ref
-from examples.demo.steps_rollout import begin, follow, note_version, roll_out
+from examples.demo.steps_rollout import begin, follow, noted_version, roll_out
 from examples.demo.steps_runs import TRAINING
 
 GATE: Final = f"{PURPOSE}:0"
@@ -27,8 +27,8 @@ def publish_run(cast: Cast) -> None:
     with cast.telling.step("8. version 2.0.0 from the training run: base and adapter, signed, gated, rolled out"):
         publish(cast, "2.0.0", None, "--from-run", TRAINING, *DATASETS, "--keep", _adapter(cast))
         add_second_signature(cast, "2.0.0")
-        roll_out(cast, "second", "2.0.0", "--evaluate", GATE, "--fallback", ref("1.0.0"))
-        note_version(cast, "second", "2.0.0")
+        with noted_version(cast, "2.0.0"):
+            roll_out(cast, "second", "2.0.0", "--evaluate", GATE, "--fallback", ref("1.0.0"))
 
 
 def take_back_broken_version(cast: Cast) -> None:
@@ -38,8 +38,9 @@ def take_back_broken_version(cast: Cast) -> None:
         scramble(_adapter(cast), scrambled)
         publish(cast, "3.0.0", scrambled, "--base", ref("1.0.0"), *DATASETS)
         add_second_signature(cast, "3.0.0")
-        begin(cast, "third", "3.0.0", "--evaluate", GATE, "--fallback", ref("2.0.0"))
-        follow(cast, "third")
+        with noted_version(cast, "3.0.0"):
+            begin(cast, "third", "3.0.0", "--evaluate", GATE, "--fallback", ref("2.0.0"))
+            follow(cast, "third")
         _check_taken_back(cast)
 
 
