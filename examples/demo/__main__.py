@@ -22,7 +22,7 @@ from examples.demo import (
     steps_second_version,
 )
 from examples.demo.cast import Cast
-from examples.demo.programs import DemoFailed, stopped_by_signals
+from examples.demo.programs import DemoFailed, stopped_by_signals, undisturbed
 from examples.demo.telling import Telling
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -80,7 +80,8 @@ def play(folder: Path, cache: Path, telling: Telling) -> None:
         for act in ACTS:
             act(cast)
     finally:
-        cast.close()
+        with undisturbed():
+            cast.close()
 
 
 if __name__ == "__main__":

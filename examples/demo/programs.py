@@ -216,6 +216,17 @@ def stopped_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C, while everything is being stopped, must leave nothing running."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
 def _stop(daemons: Sequence[Daemon]) -> None:
     started = {pid for daemon in daemons for pid in _descendants(daemon.process.pid)}
     for daemon in daemons:
