@@ -107,7 +107,13 @@ def write_settings(cast: Cast, code: str, **changed: object) -> None:
     path = cast.home(code) / "settings.yaml"
     kept = [line for line in path.read_text().splitlines() if line.split(":")[0] in ("nation", "domain", "agent")]
     cast.tap(code).parent.mkdir(exist_ok=True)
-    settings = {"tap": cast.tap(code), "slots_directory": cast.run_dir / "slots", "log_level": "info", **changed}
+    settings = {
+        "tap": cast.tap(code),
+        "slots_directory": cast.run_dir / "slots",
+        "log_level": "info",
+        "address_ranges": "127.0.0.0/8,::1/128",
+        **changed,
+    }
     path.write_text("\n".join([*kept, *(f"{name}: {value}" for name, value in settings.items())]) + "\n")
 
 

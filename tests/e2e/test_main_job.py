@@ -51,7 +51,7 @@ def test_a_model_crosses_two_borders_and_comes_back_better_and_the_record_proves
     sums = {(each["run"], each["round"]): each["outcome"] for each in audit["rounds"]}
     assert sums["reference", 1] == sums["reference", 2] == "recomputed"
     crossed = {
-        (flow["nation"], flow["class"]): flow["bytes"] for flow in audit["borders"] if flow["source"] == "receipts"
+        (flow["nation"], flow["class"]): flow["bytes"] for flow in audit["borders"] if flow["source"] == "receipt"
     }
     for code in LEARNERS:
         own = json.loads(treaty.agent(code, "receipts", "-o", "json").out)["receipts"]

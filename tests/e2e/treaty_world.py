@@ -47,7 +47,11 @@ RECIPE = {
 CERTIFICATE_SECONDS = 10
 """Life of a certificate in the tests that outlive one: the shortest that a setting allows."""
 ENDS = ("Succeeded", "Aborted", "Failed")
-AGENT_SETTINGS: Mapping[str, object] = {"reconnect_max_seconds": 1, "trainer_slots": 4}
+AGENT_SETTINGS: Mapping[str, object] = {
+    "reconnect_max_seconds": 1,
+    "trainer_slots": 4,
+    "address_ranges": "127.0.0.0/8,::1/128",
+}
 
 
 @dataclass
@@ -221,7 +225,13 @@ class TreatyWorld:
             self.await_connected(code)
 
     def await_connected(self, code: str, seconds: float = 40) -> None:
-        eventually(f"{code} is connected", lambda: self.is_connected(code), seconds)
+        daemon = self.programs.daemons[f"agent-{code}"]
+
+        def settled() -> bool:
+            return self.is_connected(code) or daemon.process.poll() is not None
+
+        eventually(f"{code} is connected", settled, seconds)
+        assert daemon.process.poll() is None, daemon.log.read_text("utf-8", "replace")[-3000:]
 
     def endpoint(self, service: str) -> str:
         where = str(json.loads((self.coordinator_home / "endpoints.json").read_text())[service])
