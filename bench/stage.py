@@ -132,11 +132,24 @@ class Stage:
         words = ("--language", NATIONS[code], "--class", "administrative-text")
         self.agent(code, "dataset", "add", "texts", pairs, "--purpose", purpose, *words)
 
-    def run(self, name: str, *words: object) -> None:
-        """Start a federated run on the model over both nations and wait for its end."""
-        who = ("--model", "tiny@1.0.0", "--nations", ",".join(NATIONS), "--yes")
-        self.foedus("run", "start", name, *who, *words)
-        self.programs.wait_until(f"run {name} ends", lambda: self._has_ended("federatedrun", name), 300)
+    def start_run(self, name: str, *words: object) -> None:
+        """Start a federated run on the model over both nations."""
+        self.foedus("run", "start", name, "--model", "tiny@1.0.0", "--nations", ",".join(NATIONS), "--yes", *words)
+
+    def await_file(self, path: Path) -> None:
+        """Look for a file rather than ask: a command is Python's whole start, on the cores that are being measured."""
+        self._wait(f"{path.name} is written", path.exists)
+
+    def await_run(self, name: str) -> None:
+        self.programs.wait_until(f"run {name} ends", lambda: self._has_ended("federatedrun", name), WAIT_SECONDS)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time so far of each long-running program, and of its children as `NAME's children`."""
+        used = {}
+        for name, daemon in self.programs.daemons.items():
+            used[name] = _cpu_seconds(daemon.process.pid)
+            used[f"{name}'s children"] = sum(_cpu_seconds(child) for child in _children(daemon.process.pid))
+        return used
 
     def _has_ended(self, kind: str, name: str) -> bool:
         """Raises: DemoFailed: it ended otherwise than well."""
@@ -194,9 +207,21 @@ class Stage:
 
 
 def _since(began: float, daemon: Daemon) -> Start:
-    seconds = time.perf_counter() - began
-    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return Start(seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))  # utime and stime
+    return Start(time.perf_counter() - began, _cpu_seconds(daemon.process.pid))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime
+
+
+def _children(pid: int) -> set[int]:
+    """All processes below `pid`."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text(encoding="ascii").split()):
+            found |= {child, *_children(child)}
+    return found
 
 
 def free_port() -> int:
