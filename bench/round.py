@@ -88,13 +88,22 @@ def federated_rounds(folder: Path, model: Path, pairs: dict[str, Path], rounds: 
         words = ["--task", "train", "--purpose", PURPOSE, "--rounds", rounds, "--clip-norm-micro", 20_000_000]
         values = RECIPE.to_json()
         words += [word for name in SET_FIELDS for word in ("--set", f"{name}={values[name]}")]
-        stage.run(RUN, *words, "--set", "targets=q_proj,v_proj")
+        stage.start_run(RUN, *words, "--set", "targets=q_proj,v_proj")
+        arrays = [
+            stage.coordinator / "runs" / RUN / "arrays" / str(number) / "arrays.safetensors"
+            for number in range(1, rounds + 1)
+        ]
+        stage.await_file(arrays[0])
+        before = stage.cpu_seconds()
+        stage.await_file(arrays[-1])
+        after = stage.cpu_seconds()
+        stage.await_run(RUN)
+        seconds = [end.stat().st_mtime - begin.stat().st_mtime for begin, end in pairwise(arrays)]
     finally:
         stage.close()
-    arrays = stage.coordinator / "runs" / RUN / "arrays"
-    written = [(arrays / str(number) / "arrays.safetensors").stat().st_mtime for number in range(1, rounds + 1)]
-    seconds = [after - before for before, after in pairwise(written)]
     say("rounds: " + " ".join(f"{each:.2f}" for each in seconds) + " s")
+    used = {name: (after[name] - before[name]) / (rounds - 1) for name in before}
+    say("CPU time of a round: " + ", ".join(f"{name} {each:.3f} s" for name, each in used.items()))
     return seconds
 
 
