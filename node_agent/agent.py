@@ -171,6 +171,7 @@ class Agent:
             highest=self.state.highest,
             open_numbers=list(self.state.open),
             checkpoint=self._logwatch.last(),
+            note=self._logwatch.kept_note(),
             treaty_revision=self._book.treaty_revision,
             delegations=self._base.nation.delegation_envelopes(),
             status_sequence=self.state.status_sequence + 1,

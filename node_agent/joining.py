@@ -71,6 +71,7 @@ async def try_connection(base: Foundation) -> FoedusError | None:
         highest=journal.ledger.highest(),
         open_numbers=[directive.number for directive in journal.ledger.open()],
         checkpoint=LogWatch(journal, base.nation).last(),
+        note=LogWatch(journal, base.nation).kept_note(),
         treaty_revision=0,
         delegations=base.nation.delegation_envelopes(),
         status_sequence=1,

@@ -41,6 +41,10 @@ class LogWatch:
             raise InvalidInput("the kept checkpoint is malformed")
         return Checkpoint(self._nation.charter().log_origin, size, bytes.fromhex(root))
 
+    def kept_note(self) -> bytes:
+        """The signed note behind `last`, which a hello shows; empty where none was seen."""
+        return b"" if self._journal.document(_KIND, _NAME) is None else self.last_note()
+
     def last_note(self) -> bytes:
         """The signed note behind `last`. Raises: NotFound: none was seen."""
         document = self._journal.document(_KIND, _NAME)

@@ -54,11 +54,12 @@ def hello(
     highest: DirectiveNumber,
     open_numbers: Sequence[DirectiveNumber],
     checkpoint: Checkpoint | None,
+    note: bytes,
     treaty_revision: int,
     delegations: Sequence[bytes],
     status_sequence: int,
 ) -> session_pb2.AgentMessage:
-    """What the agent has, so that only the difference flows."""
+    """What the agent has, so that only the difference flows. `note` is the signed one behind `checkpoint`."""
     message = session_pb2.Hello(
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
@@ -71,6 +72,7 @@ def hello(
         delegations=delegations,
         nonce=nonce,
         status_sequence=status_sequence,
+        log_checkpoint_note=note,
     )
     if highest > DirectiveNumber(0, 0):
         message.highest_accepted.CopyFrom(number_message(highest))

@@ -41,6 +41,7 @@ MAX_RECEIPT_BYTES: Final = 64 * 1024
 MAX_DELEGATION_BYTES: Final = 16 * 1024
 MAX_ROUND: Final = 10_000
 MAX_METRICS: Final = 64
+MAX_CHECKPOINT_NOTE_BYTES: Final = 4096
 NONCE_BYTES: Final = 32
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_-]{0,63}\Z")
@@ -81,6 +82,8 @@ def hello(message: session_pb2.Hello) -> Hello:
     _bounded(message.open, MAX_OPEN, "open directives")
     if any(len(envelope) > MAX_DELEGATION_BYTES for envelope in message.delegations):
         raise LimitExceeded(f"a delegation has at most {MAX_DELEGATION_BYTES} bytes")
+    if len(message.log_checkpoint_note) > MAX_CHECKPOINT_NOTE_BYTES:
+        raise LimitExceeded(f"a hello's checkpoint has at most {MAX_CHECKPOINT_NOTE_BYTES} bytes")
     if len(message.log_root) != (32 if message.log_size else 0):
         raise InvalidInput("a log's root has 32 bytes, and none where the log was never verified")
     highest = number(message.highest_accepted) if message.HasField("highest_accepted") else None
@@ -94,6 +97,7 @@ def hello(message: session_pb2.Hello) -> Hello:
             open=frozenset(number(entry) for entry in message.open),
             log_size=_within(message.log_size, 2**62, "log size"),
             log_root=message.log_root,
+            log_note=message.log_checkpoint_note,
         ),
         delegations=tuple(message.delegations),
         nonce=message.nonce,

@@ -28,6 +28,7 @@ from controlplane.api.inbox import Inbox, SessionParts
 from controlplane.api.metrics import CONNECTED
 from controlplane.domain.directives import Directive
 from controlplane.services.connections import Connection
+from controlplane.services.fleet import AGENT_AHEAD
 from controlplane.services.record import Head
 from treaty.errors import Expired, FoedusError, InvalidInput, PreconditionFailed, Unavailable
 from treaty.names import AgentId
@@ -64,7 +65,7 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
         await self._parts.fleet.compare(agent, hello.position)
         # The agent lets go of its older stream once it is welcomed: by then this one must be the agent's.
         async with self._open(agent, call, hello) as connection:
-            connection.log_size = await self._welcome(hello, context)
+            connection.log_size = await self._welcome(agent, hello, context)
             await self._parts.fleet.resend(connection, hello.position)
             await self._parts.listener.connected(agent)
             await self._converse(connection, hello, context)
@@ -79,7 +80,7 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
                 continue
             await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
 
-    async def _welcome(self, hello: messages_in.Hello, context: Context) -> int:
+    async def _welcome(self, agent: AgentId, hello: messages_in.Hello, context: Context) -> int:
         """Greet; the size of the log that the agent stands at afterwards, where the next proof starts."""
         epoch = await self._parts.store.epochs.current()
         head = self._head(hello.position.log_size)
@@ -89,11 +90,14 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             epoch=epoch.number,
             charter_digest=self._parts.trust.charter.digest,
             heartbeat_seconds=HEARTBEAT_SECONDS,
-            is_behind=bool(epoch.halted_because),
+            is_behind=bool(epoch.halted_because) or self._parts.fleet.is_ahead(agent),
         )
         if head is not None:
             message.checkpoint.CopyFrom(messages_out.checkpoint_message(head))
         await _write(context, session_pb2.CoordinatorMessage(welcome=message))
+        if self._parts.fleet.is_ahead(agent):
+            refusal = messages_out.refusal_message((AGENT_AHEAD,))
+            await _write(context, session_pb2.CoordinatorMessage(refusal=refusal))
         known = min(hello.position.log_size, self._parts.record.size)
         return known if head is None else head.checkpoint.checkpoint.size
 

@@ -4,8 +4,11 @@ Rules:
 1. a directive is journaled with its number before it is sent, and resent after every reconnect until it is answered;
 2. to one agent the newest directive of a subject is live; the older ones are superseded and end their grants;
 3. content that is live already, or that the agent refused, is not sent again: the number stays;
-4. whoever comes back from further ahead than this coordinator's journal or log proves that it was restored from a
-   backup: it then directs nothing, to nobody, until it is recovered under a higher epoch.
+4. whoever comes back with a checkpoint that this coordinator's own log key signed, and that its log does not hold,
+   proves that it was restored from a backup: it then directs nothing, to nobody, until it is recovered under a higher
+   epoch;
+5. whoever only claims to be further ahead, in the journal or in the log, is itself not directed any more, until it
+   claims less or the coordinator was recovered: an agent that lies halts nobody but itself.
 
 The streams are in `connections`, the wire in `controlplane.api`; the codec between a directive and its journaled bytes
 is handed in.
@@ -16,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -29,10 +32,13 @@ from controlplane.services.trust import Trust
 from controlplane.store import Store, Transaction
 from controlplane.store.ports.directives import DirectiveState, StoredDirective
 from treaty.delegation import Delegation
-from treaty.errors import InvalidInput, NotFound, Unavailable
+from treaty.errors import InvalidInput, NotFound, PreconditionFailed, TrustError, Unavailable
+from treaty.log import verify_checkpoint
 from treaty.names import AgentId, DirectiveNumber, PartyCode
 
 log = structlog.get_logger(__name__)
+
+AGENT_AHEAD: Final = "AGENT_AHEAD"
 
 
 class DirectiveCodec(Protocol):
@@ -51,6 +57,8 @@ class Position:
     open: frozenset[DirectiveNumber]
     log_size: int
     log_root: bytes
+    log_note: bytes = b""
+    """The signed checkpoint that it kept, not verified yet; empty for none."""
 
 
 class AgentFleet:
@@ -72,14 +80,21 @@ class AgentFleet:
         self._connections = connections
         self._codec = codec
         self._last_status: dict[AgentId, AgentStatus] = {}
+        self._ahead: set[AgentId] = set()
 
     async def load(self) -> None:
         """Say on the agents that this coordinator directs again, where it was recovered since it said otherwise."""
+        self._ahead = set(await self._nations.ahead())
         if not await self.is_halted():
             await self._nations.mark_directed("Directing", "", is_directed=True)
 
     def connected(self) -> Mapping[PartyCode, AgentId]:
-        return self._connections.by_nation()
+        """Who can be directed now: one that claims to be ahead of us cannot (rule 5)."""
+        return {code: agent for code, agent in self._connections.by_nation().items() if agent not in self._ahead}
+
+    def is_ahead(self, agent: AgentId) -> bool:
+        """Whether the agent claims, without proof, what this coordinator does not know."""
+        return agent in self._ahead
 
     def agent_of(self, nation: PartyCode) -> AgentId | None:
         live = self.connected().get(nation)
@@ -97,6 +112,8 @@ class AgentFleet:
     async def direct(self, agent: AgentId, action: Action, trace_id: str) -> DirectiveNumber:
         self._trust.check_current()
         self._nations.check_accepted(agent)
+        if agent in self._ahead:
+            raise PreconditionFailed(f"{agent} claims to be ahead of this coordinator", code=AGENT_AHEAD)
         async with self._store.transaction() as change:
             same = await self._unchanged(change, agent, action)
             if same is not None:  # 3
@@ -137,14 +154,23 @@ class AgentFleet:
         return bool((await self._store.epochs.current()).halted_because)
 
     async def compare(self, agent: AgentId, position: Position) -> None:
-        """Halt where the agent comes from further ahead than our journal or our log (rule 4)."""
-        why = await self._why_behind(agent, position)
-        if why and not await self.is_halted():
+        """Halt where the agent proves that we are behind (rule 4); stop directing it where it only says so (rule 5)."""
+        claimed, proved = await self._claimed(agent, position), self._proved(agent, position)
+        if proved and not await self.is_halted():
+            why = "; ".join(dict.fromkeys(reason for reason in (claimed, proved) if reason))
             log.error("coordinator is behind, directing nothing", agent=str(agent), because=why)
             await self._store.epochs.halt(why)
             await self._nations.mark_directed("CoordinatorBehind", why, is_directed=False)
+        if claimed and not proved:
+            log.error("agent claims to be ahead, not directing it", agent=str(agent), code=AGENT_AHEAD, because=claimed)
+            self._ahead.add(agent)
+            await self._nations.mark_ahead(agent, claimed)
+        elif agent in self._ahead:
+            self._ahead.discard(agent)
+            await self._nations.mark_ahead(agent, "")
 
-    async def _why_behind(self, agent: AgentId, position: Position) -> str:
+    async def _claimed(self, agent: AgentId, position: Position) -> str:
+        """What the hello alone says that we do not know; empty for nothing."""
         ours = await self._store.directives.highest(str(agent))
         theirs = position.highest_accepted
         epoch = (await self._store.epochs.current()).number
@@ -157,9 +183,23 @@ class AgentFleet:
             return f"{agent} verified another log of {position.log_size} entries"
         return ""
 
+    def _proved(self, agent: AgentId, position: Position) -> str:
+        """What a checkpoint signed by our own log key says that our log does not hold; empty for nothing."""
+        charter = self._trust.charter
+        for key in charter.coordinator.log.keys if position.log_note else ():
+            try:
+                signed = verify_checkpoint(position.log_note, charter.log_origin, key.public)
+            except (TrustError, InvalidInput):
+                continue
+            if signed.size > self._record.size:
+                return f"{agent} verified {signed.size} log entries, the record has {self._record.size}"
+            if signed.size and self._record.root(signed.size) != signed.root:
+                return f"{agent} verified another log of {signed.size} entries"
+        return ""
+
     async def resend(self, connection: Connection, position: Position) -> None:
         """Queue what the agent lacks: the difference between the journal and its hello (rule 1)."""
-        if await self.is_halted():
+        if await self.is_halted() or connection.agent in self._ahead:
             return
         live = await self._store.directives.live(str(connection.agent))
         connection.begin(self._codec.decode(stored.payload) for stored in live if _is_lacking(stored, position))

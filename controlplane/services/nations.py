@@ -59,6 +59,7 @@ from treaty.resources.nations import (
 
 AGENT_BRAKED: Final = "Braked"
 AGENT_DIRECTED: Final = "Directed"
+AHEAD: Final = "AgentAhead"
 MAX_WAITING_PER_NATION: Final = 32
 TREATY_PARTY: Final = PartyCode("TREATY")
 """The authority under which the store keeps the treaty's bundles."""
@@ -84,7 +85,7 @@ class Nations:
 
     async def load(self) -> None:
         """Read who is accepted; streams that a former process left open are closed in the resources too."""
-        for agent in await self._all():
+        for agent in await self._store.resources.all(NODE_AGENT):
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
             if _may_act(agent):
                 self._accepted[identity] = agent.metadata.creation_timestamp or self._clock()
@@ -108,7 +109,9 @@ class Nations:
         """Record the attempt of an agent that nobody accepted yet (rule 1). Raises ResourceExhausted: too many wait."""
         if agent in self._waiting:
             return
-        waiting = [a for a in await self._all() if a.spec.nation == agent.nation and not _may_act(a)]
+        waiting = [
+            a for a in await self._store.resources.all(NODE_AGENT) if a.spec.nation == agent.nation and not _may_act(a)
+        ]
         name = agent_resource_name(agent)
         if any(known.name == name for known in waiting):
             self._waiting.add(agent)
@@ -145,7 +148,7 @@ class Nations:
         """Revoke an id or a nation's CA; the NodeAgents that are out by it. The streams are cut by `Trust.changed`."""
         kind = await self._trust.revoke(subject, reason=reason, by=by)
         out = []
-        for agent in await self._all():
+        for agent in await self._store.resources.all(NODE_AGENT):
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
             if str(identity) == subject or (kind is RevocationKind.CA and self._is_out(identity)):
                 self._accepted.pop(identity, None)
@@ -202,19 +205,34 @@ class Nations:
     async def mark_directed(self, reason: str, message: str, *, is_directed: bool) -> None:
         """Say on every agent whether this coordinator directs it; nothing where nobody ever doubted that it does."""
         status = ConditionStatus.TRUE if is_directed else ConditionStatus.FALSE
-        for agent in await self._all():
+        for agent in await self._store.resources.all(NODE_AGENT):
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
             known = find_condition(agent.status.conditions, AGENT_DIRECTED)
-            if is_directed and known is None:
+            if is_directed and (known is None or known.reason == AHEAD):
                 continue
             await self._condition(identity, Condition(AGENT_DIRECTED, status, reason, message[:1024]))
+
+    async def mark_ahead(self, agent: AgentId, claim: str) -> None:
+        """Say on one agent that it is not directed because of what it claims; an empty claim takes it back."""
+        status = ConditionStatus.FALSE if claim else ConditionStatus.TRUE
+        reason = AHEAD if claim else "Directing"
+        await self._condition(agent, Condition(AGENT_DIRECTED, status, reason, claim[:1024]))
+
+    async def ahead(self) -> tuple[AgentId, ...]:
+        """Agents that `mark_ahead` marked."""
+        found = []
+        for agent in await self._store.resources.all(NODE_AGENT):
+            known = find_condition(agent.status.conditions, AGENT_DIRECTED)
+            if known is not None and known.reason == AHEAD:
+                found.append(names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain))
+        return tuple(found)
 
     async def project_charter(self, charter: Charter) -> None:
         """Make the Nation resources those of the charter; a nation that left stays, no longer Ready."""
         for code in charter.nations:
             memberships = tuple(sorted(body.code for body in charter.bodies.values() if code in body.members))
             await self._put_nation(NationSpec(code, memberships))
-        for nation in (await self._store.resources.list(NATION)).items:
+        for nation in await self._store.resources.all(NATION):
             is_party = nation.spec.code in charter.nations
             status = ConditionStatus.TRUE if is_party else ConditionStatus.FALSE
             ready = Condition(NATION_READY, status, "InCharter" if is_party else "NotInCharter")
@@ -247,15 +265,6 @@ class Nations:
             except ConflictError:
                 continue
         raise ConflictError(f"the status of {agent} keeps changing")
-
-    async def _all(self) -> list[NodeAgent]:
-        found: list[NodeAgent] = []
-        after = ""
-        while True:
-            page = await self._store.resources.list(NODE_AGENT, after=after)
-            found += page.items
-            if not (after := page.next_after):
-                return found
 
     def _named(self, text: str) -> AgentId:
         domain = self._trust.charter.domain

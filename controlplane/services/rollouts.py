@@ -25,6 +25,7 @@ from controlplane.domain import rollout as planner
 from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
 from controlplane.domain.directives import AbortRollout, Deploy, DeployGates
 from controlplane.domain.rollout import DirectAbort, DirectDeploy, NationView, Step
+from controlplane.services.fleet import AGENT_AHEAD
 from controlplane.services.models import Models
 from controlplane.services.ports import TRACE_ANNOTATION, Clock, Fleet, Record, RolloutVerb
 from controlplane.services.trust import Trust
@@ -128,8 +129,16 @@ class Rollouts:
     async def _reconcile_one(self, rollout: Rollout) -> None:
         views = await self._views(rollout)
         planned = planner.plan(rollout.spec, rollout.status, views, self._clock())
-        numbers = {step.nation: await self._carry_out(rollout, step) for step in planned.steps}
-        status = _numbered(planned.status, planned.steps, numbers)
+        numbers: dict[PartyCode, DirectiveNumber] = {}
+        for step in planned.steps:
+            try:
+                numbers[step.nation] = await self._carry_out(rollout, step)
+            except PreconditionFailed as err:
+                if err.code != AGENT_AHEAD:
+                    raise
+                # It halts nobody but itself; its progress stays, and the next look tries again.
+                log.warning("agent not directed", rollout=rollout.name, nation=step.nation, code=err.code)
+        status = _numbered(rollout.status, planned.status, planned.steps, numbers)
         status = replace(status, observed_generation=rollout.metadata.generation)
         if status != rollout.status:
             await self._store.resources.update_status(replace(rollout, status=status))
@@ -242,13 +251,20 @@ def _manifests_needed(manifest: Manifest) -> Sequence[Digest]:
 
 
 def _numbered(
-    status: RolloutStatus, steps: Sequence[Step], numbers: Mapping[PartyCode, DirectiveNumber]
+    before: RolloutStatus, status: RolloutStatus, steps: Sequence[Step], numbers: Mapping[PartyCode, DirectiveNumber]
 ) -> RolloutStatus:
-    """Write the numbers of new deployments into the nations' progress; an abort keeps the number that it ends."""
+    """Write the numbers of new deployments into the nations' progress; an abort keeps the number that it ends.
+
+    A step without a number was not carried out: that nation's progress stays as it was `before`.
+    """
     deployed = {step.nation for step in steps if isinstance(step, DirectDeploy)}
+    undone = {step.nation for step in steps} - set(numbers)
+    former = {PartyCode(entry.nation): entry for entry in before.nations}
 
     def numbered(entry: NationProgress) -> NationProgress:
         nation = PartyCode(entry.nation)
+        if nation in undone:
+            return former.get(nation, entry)
         return replace(entry, directive_number=numbers[nation]) if nation in deployed else entry
 
     return replace(status, nations=tuple(numbered(entry) for entry in status.nations))

@@ -29,7 +29,8 @@ from tests.controlplane.api.world import (
 from treaty import statement
 from treaty.delegation import Delegation, Power
 from treaty.errors import PreconditionFailed
-from treaty.keys import new_signing_key
+from treaty.keys import SigningKey, new_signing_key
+from treaty.log import Checkpoint, sign_checkpoint
 from treaty.names import DirectiveNumber, RunId
 from treaty.resources.meta import find_condition, is_true
 from treaty.resources.nations import NODE_AGENT
@@ -117,11 +118,11 @@ async def test_a_refused_content_is_not_sent_again_until_it_changes(there: World
     assert (await stream.next("directive")).directive.end_run.run == "r2"
 
 
-async def test_an_agent_that_is_ahead_of_the_journal_stops_all_directing_until_recovery(there: World) -> None:
+async def test_an_agent_that_proves_that_it_is_ahead_stops_all_directing_until_recovery(there: World) -> None:
     await there.accept(PAR)
     await there.accept(agent(DE, "ber-1"))
     ahead = types_pb2.DirectiveNumber(epoch=1, counter=99)
-    stream = await there.connect(PAR, highest_accepted=ahead)
+    stream = await there.connect(PAR, highest_accepted=ahead, **kept(there, size=999, root=bytes(32)))
     assert stream.welcome.is_behind
     core = there.coordinator.core
     with pytest.raises(PreconditionFailed, match=r"accepted directive 1\.99"):
@@ -139,10 +140,11 @@ async def test_a_recovered_coordinator_directs_again_above_every_number_that_was
     lost = types_pb2.DirectiveNumber(epoch=1, counter=99)
     async with serving(home, charters) as restored:
         await restored.accept(PAR)
-        assert (await restored.connect(PAR, highest_accepted=lost)).welcome.is_behind
+        shown = kept(restored, size=999, root=bytes(32))
+        assert (await restored.connect(PAR, highest_accepted=lost, **shown)).welcome.is_behind
     assert await _take_epoch(home, 0, "restored from a backup") == (
         2,
-        "spiffe://fr.treaty.example/agent/par-1 accepted directive 1.99, the journal ends at none",
+        f"{PAR} accepted directive 1.99, the journal ends at none; {PAR} verified 999 log entries, the record has 2",
     )
     async with serving(home, charters) as recovered:
         stream = await recovered.connect(PAR, highest_accepted=lost)
@@ -156,9 +158,53 @@ async def test_a_recovered_coordinator_directs_again_above_every_number_that_was
 
 async def test_an_agent_that_verified_another_log_is_noticed(there: World) -> None:
     await there.accept(PAR)
-    assert (await there.connect(PAR, log_size=1, log_root=bytes(32))).welcome.is_behind
+    assert (await there.connect(PAR, **kept(there, size=1, root=bytes(32)))).welcome.is_behind
     epoch = await there.coordinator.core.store.epochs.current()
     assert epoch.halted_because == f"{PAR} verified another log of 1 entries"
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [
+        ({"highest_accepted": types_pb2.DirectiveNumber(epoch=1, counter=99)}, "accepted directive 1.99, the journal"),
+        ({"log_size": 999, "log_root": bytes(32)}, "verified 999 log entries, the record has"),
+        ({"log_size": 1, "log_root": bytes(32)}, "verified another log of 1 entries"),
+        ({"log_size": 1, "log_root": bytes(32), "log_checkpoint_note": b"not a note"}, "another log of 1 entries"),
+    ],
+)
+async def test_an_agent_that_only_claims_to_be_ahead_halts_nobody_but_itself(
+    there: World, claim: dict[str, Any], why: str
+) -> None:
+    berlin = agent(DE, "ber-1")
+    await there.accept(PAR)
+    await there.accept(berlin)
+    core = there.coordinator.core
+    liar, honest = await there.connect(PAR, **claim), await there.connect(berlin)
+    assert liar.welcome.is_behind
+    assert (await liar.next("refusal")).refusal.code == "AGENT_AHEAD"
+    assert not honest.welcome.is_behind
+    with pytest.raises(PreconditionFailed, match="par-1 claims to be ahead of this coordinator"):
+        await core.fleet.direct(PAR, EndRun(RunId("r1")), TRACE)
+    await core.fleet.direct(berlin, EndRun(RunId("r1")), TRACE)
+    assert (await honest.next("directive")).directive.end_run.run == "r1"
+    assert core.fleet.connected() == {DE: berlin}
+    assert not await core.fleet.is_halted()
+    known = await core.store.resources.get(NODE_AGENT, "fr-par-1")
+    condition = find_condition(known.status.conditions, "Directed")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "AgentAhead")
+    assert why in condition.message
+    await core.fleet.load()  # as after a restart
+    assert core.fleet.is_ahead(PAR)
+    await there.connect(PAR)
+    assert core.fleet.connected() == {FR: PAR, DE: berlin}
+
+
+async def test_a_checkpoint_that_another_key_signed_proves_nothing(there: World) -> None:
+    await there.accept(PAR)
+    forged = kept(there, size=999, root=bytes(32), key=new_signing_key())
+    assert (await there.connect(PAR, **forged)).welcome.is_behind
+    assert not await there.coordinator.core.fleet.is_halted()
 
 
 async def test_a_gap_in_the_status_asks_for_a_full_report(there: World) -> None:
@@ -239,6 +285,14 @@ async def test_a_restarted_coordinator_sends_what_was_not_answered(tmp_path: Pat
         stream = await after.connect(PAR)
         directive = (await stream.next("directive")).directive
         assert DirectiveNumber(directive.number.epoch, directive.number.counter) == number
+
+
+def kept(there: World, *, size: int, root: bytes, key: SigningKey | None = None) -> dict[str, Any]:
+    """A checkpoint as an agent keeps it: signed by the coordinator's log key, or by `key`."""
+    core = there.coordinator.core
+    checkpoint = Checkpoint(core.trust.charter.log_origin, size, root)
+    note = sign_checkpoint(checkpoint, (key or core.log_key).private).note
+    return {"log_size": size, "log_root": root, "log_checkpoint_note": note}
 
 
 async def answered(there: World, number: DirectiveNumber, state: str) -> None:

@@ -322,6 +322,7 @@ async def test_the_log_is_followed_and_named_in_the_next_hello(joined: Joined) -
         hello = (await hub.stream()).hello
         assert hello.log_size == 3
         assert hello.log_root == Tree(leaf_hash(leaf) for leaf in (b"a", b"b", b"c")).root()
+        assert hello.log_checkpoint_note == grown.note
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ class Hello(_message.Message):
     DELEGATIONS_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
     STATUS_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LOG_CHECKPOINT_NOTE_FIELD_NUMBER: _builtins.int
     protocol_min: _builtins.int
     """Versions of this protocol that the agent speaks, inclusive."""
     protocol_max: _builtins.int
@@ -164,9 +165,13 @@ class Hello(_message.Message):
     """32 random bytes, echoed in `Welcome`, so that an answer belongs to this very stream."""
     status_sequence: _builtins.int
     """The first status sequence that this stream will use."""
+    log_checkpoint_note: _builtins.bytes
+    """The coordinator's own signed checkpoint behind `log_size` and `log_root`, as the agent keeps it; empty if never. A
+    claim to be ahead of the coordinator counts for other agents only with this proof. At most 4 KiB.
+    """
     @_builtins.property
     def highest_accepted(self) -> _types_pb2.DirectiveNumber:
-        """Highest directive number journaled; a coordinator that knows a lower one was restored from a backup."""
+        """Highest directive number journaled; a coordinator that knows a lower one directs nothing to this agent."""
 
     @_builtins.property
     def open(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.DirectiveNumber]:
@@ -191,10 +196,11 @@ class Hello(_message.Message):
         delegations: _abc.Iterable[_builtins.bytes] | None = ...,
         nonce: _builtins.bytes = ...,
         status_sequence: _builtins.int = ...,
+        log_checkpoint_note: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["highest_accepted", b"highest_accepted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "charter_digest", b"charter_digest", "delegations", b"delegations", "highest_accepted", b"highest_accepted", "log_root", b"log_root", "log_size", b"log_size", "nonce", b"nonce", "open", b"open", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "status_sequence", b"status_sequence", "treaty_policy_revision", b"treaty_policy_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "charter_digest", b"charter_digest", "delegations", b"delegations", "highest_accepted", b"highest_accepted", "log_checkpoint_note", b"log_checkpoint_note", "log_root", b"log_root", "log_size", b"log_size", "nonce", b"nonce", "open", b"open", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "status_sequence", b"status_sequence", "treaty_policy_revision", b"treaty_policy_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,7 +572,7 @@ class Welcome(_message.Message):
     charter_digest: _builtins.str
     heartbeat_seconds: _builtins.int
     is_behind: _builtins.bool
-    """The coordinator found that it is behind this agent; it will direct nothing until it is recovered."""
+    """The coordinator is, or this agent claims that it is, behind: it will direct nothing to it until it is recovered."""
     @_builtins.property
     def checkpoint(self) -> _types_pb2.Checkpoint: ...
     def __init__(
