@@ -1,4 +1,4 @@
-"""What the acts make by themselves, without a program: a scrambled adapter, an audit's headlines, reactions told once."""
+"""What the acts make by themselves, without a program: a scrambled adapter, headlines, reactions told once."""
 
 from __future__ import annotations
 
