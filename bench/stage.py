@@ -99,6 +99,7 @@ class Stage:
             self._ready_ports[code] = port = free_port()
             with (self.home(code) / "settings.yaml").open("a", encoding="utf-8") as settings:
                 settings.write(f"metrics_address: 127.0.0.1:{port}\nslots_directory: {self.folder / 'slots'}\n")
+                settings.write("min_heldout_pairs: 1\nmin_examples_per_round: 1\n")  # the bench's rounds are tiny
 
     def put_policies_in_force(self) -> None:
         """The treaty's bundle and an overlay each; the agents must be running."""

@@ -11,10 +11,13 @@ Policy is asked afterwards (`node_agent.deploy`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from node_agent.directives import Deploy
 from node_agent.ports import Nation
-from treaty.errors import InvalidInput, PermissionRefused, TrustError
+from treaty.charter import Charter
+from treaty.errors import Expired, InvalidInput, PermissionRefused, TrustError
+from treaty.fields import timestamp_text
 from treaty.manifest import Manifest, check_newer, parse_manifest
 from treaty.names import Digest
 from treaty.statement import StatementKind
@@ -32,6 +35,16 @@ class Offered:
     def all(self) -> tuple[Manifest, ...]:
         """In the order in which they must be on the shelf."""
         return (self.version,) if self.base is None else (self.base, self.version)
+
+
+def require_current(charter: Charter, now: datetime) -> None:
+    """Nobody may direct anything new by a charter that has ended. Raises: Expired (CHARTER_EXPIRED)."""
+    if now >= charter.expires_at:
+        raise Expired(
+            f"charter version {charter.version} ended at {timestamp_text(charter.expires_at)}",
+            code="CHARTER_EXPIRED",
+            remedy="the founders sign the next version",
+        )
 
 
 def believed(action: Deploy, nation: Nation) -> Offered:

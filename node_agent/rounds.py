@@ -4,13 +4,12 @@
          ─► egress.update on what is there ─► receipt journaled ─► border          (an evaluation: metrics instead)
 
 Rules:
-1. the plan is signed by the charter's coordinator, names this nation in its cohort, and says everything: what differs
-   from it is refused before anything is loaded;
+1. the plan says everything: what differs from it is refused before anything is loaded (`node_agent.assignments`);
 2. what is decided is what was planned: the ask of `dataset.use` has the digest that the plan recorded for this nation;
 3. the base is the version on the shelf; a round brings no model into the country;
 4. the update is finished on the disk before the decision about it; after a crash the same bytes are sent, and the
    decision is made again;
-5. one round computes at a time in this agent, and the trainer stays warm between the rounds of a run;
+5. one round computes at a time in this agent, arrays and all, and the trainer stays warm between the rounds of a run;
 6. any refusal leaves as codes only; the brake ends the trainer at once, and nothing is sent.
 
 The coordinator's silence (`Unavailable`) is not judged here: the caller starts the round again.
@@ -25,8 +24,9 @@ from typing import Final
 
 import structlog
 
-from node_agent import catalogue
-from node_agent.arrays import GlobalArrays, check_arrays_manifest
+from node_agent import assignments, catalogue
+from node_agent.arrays import GlobalArrays
+from node_agent.assignments import Assignment, Minimums
 from node_agent.catalogue import Dataset
 from node_agent.decisions import Decisions, permit
 from node_agent.directives import Directive, Round
@@ -38,10 +38,10 @@ from node_agent.shelf import Shelf
 from node_agent.training.frames import Arrays
 from node_agent.training.privacy import ClippedUpdate, clipped_update
 from node_agent.training.supervisor import TrainerSupervisor, TrainOrder
-from treaty.errors import FoedusError, InvalidInput, PolicyDenied, PreconditionFailed, Unavailable
-from treaty.manifest import Manifest, parse_manifest
+from treaty.errors import FoedusError, PolicyDenied, PreconditionFailed, Unavailable
+from treaty.manifest import Manifest
 from treaty.names import Digest, RunId, digest_of
-from treaty.plan import RunPlan, Task, verify_plan
+from treaty.plan import RunPlan
 from treaty.policy import asks
 from treaty.policy.asks import Undertaking
 from treaty.policy.decision import Decision
@@ -58,18 +58,24 @@ _MAX_METRICS_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One round, believed: its plan, the base on the shelf, the dataset that the plan is about."""
+    """One round, believed and taken up, with the dataset that its plan is about."""
 
     directive: Directive
     action: Round
-    plan: RunPlan
-    plan_digest: Digest
-    base: Manifest
+    assignment: Assignment
     dataset: Dataset
 
     @property
-    def is_training(self) -> bool:
-        return self.plan.task is Task.TRAIN and not self.action.evaluate_only
+    def plan(self) -> RunPlan:
+        return self.assignment.plan
+
+    @property
+    def plan_digest(self) -> Digest:
+        return self.assignment.plan_digest
+
+    @property
+    def base(self) -> Manifest:
+        return self.assignment.base
 
 
 class RoundWorker:
@@ -81,6 +87,7 @@ class RoundWorker:
         supervisor: TrainerSupervisor,
         arrays: GlobalArrays,
         outgoing: OutgoingFolder,
+        minimums: Minimums,
     ) -> None:
         self._core = core
         self._decisions = decisions
@@ -88,16 +95,13 @@ class RoundWorker:
         self._supervisor = supervisor
         self._arrays = arrays
         self._outgoing = outgoing
+        self._minimums = minimums
         self._computing = asyncio.Lock()
         self._warm_for: RunId | None = None
 
     async def admit(self, action: Round) -> None:
-        """What can be said at once. Raises: BadSignature, InvalidInput, PreconditionFailed, PolicyDenied."""
-        if self._core.brake.is_on:
-            raise PolicyDenied("the brake is on", codes=[BRAKE_ON])
-        plan, _ = await asyncio.to_thread(self._believed, action)
-        if not self._shelf.has(plan.model_digest):  # rule 3
-            raise PreconditionFailed("the run's base is not on the shelf", code="BASE_NOT_HERE")
+        """What can be said at once. Raises: as `assignments.believed` and `check_first`; PolicyDenied (BRAKE_ON)."""
+        assignments.check_first(self._core.journal, action, await self._believed(action))
 
     async def run(self, directive: Directive, action: Round) -> None:
         """Do the round; an update, a result or a refusal by code is what comes of it. Idempotent by number.
@@ -118,11 +122,11 @@ class RoundWorker:
             self._progress(action, RoundStage.DONE)
 
     async def end_run(self, run: RunId) -> None:
-        """The run is over: end its trainer, forget arrays and unsent updates. Another run's trainer goes on."""
+        """The run is over: end its trainer, forget its arrays and unsent updates. Another run goes on untouched."""
         if self._warm_for in (run, None):
             self._warm_for = None
             await self._supervisor.stop()
-            await asyncio.to_thread(self._arrays.clear)
+        await self._arrays.clear(run)
         await asyncio.to_thread(self._outgoing.drop_run, run)
 
     def brake(self) -> None:
@@ -130,27 +134,17 @@ class RoundWorker:
 
     # rules 1 and 2 ------------------------------------------------------------------------------------------------
 
-    def _believed(self, action: Round) -> tuple[RunPlan, Digest]:
-        plan, verified = verify_plan(action.plan, self._core.nation.charter())
-        if plan.run != action.run:
-            raise InvalidInput("the plan is another run's", code="PLAN_MISMATCH")
-        plan.ordinal(self._core.nation.code)
-        # After the last training round one more measures the result.
-        last = plan.rounds + 1 if action.evaluate_only or plan.task is Task.EVALUATE else plan.rounds
-        if not 1 <= action.round <= last:
-            raise InvalidInput("the plan has no such round", code="PLAN_MISMATCH")
-        manifest = parse_manifest(action.arrays_manifest)
-        if manifest.digest != action.arrays_digest:
-            raise InvalidInput("the arrays' manifest is not the one that the directive names", code="DIGEST_MISMATCH")
-        check_arrays_manifest(manifest, plan)
-        return plan, verified.statement.subject_digest
+    async def _believed(self, action: Round) -> Assignment:
+        if self._core.brake.is_on:
+            raise PolicyDenied("the brake is on", codes=[BRAKE_ON])
+        nation, now = self._core.nation, self._core.clock.now()
+        return await asyncio.to_thread(assignments.believed, action, nation, self._shelf, self._minimums, now)
 
     async def _job(self, directive: Directive, action: Round) -> _Job:
-        await self.admit(action)
-        plan, plan_digest = await asyncio.to_thread(self._believed, action)
-        base = await asyncio.to_thread(self._shelf.manifest, plan.model_digest)
-        dataset = self._planned_dataset(plan, base)
-        return _Job(directive, action, plan, plan_digest, base, dataset)
+        assignment = await self._believed(action)
+        dataset = self._planned_dataset(assignment.plan, assignment.base)
+        assignments.take_up(self._core.journal, action, assignment)
+        return _Job(directive, action, assignment, dataset)
 
     def _planned_dataset(self, plan: RunPlan, base: Manifest) -> Dataset:
         """The dataset whose ask this nation answered when the run was planned."""
@@ -172,7 +166,7 @@ class RoundWorker:
 
     async def _work(self, job: _Job) -> None:
         use = await self._dataset_use(job)
-        if not job.is_training:
+        if not job.assignment.is_training:
             await self._send_result(job, *await self._evaluated(job), use)
             return
         update = await asyncio.to_thread(
@@ -185,8 +179,8 @@ class RoundWorker:
 
     async def _trained(self, job: _Job) -> Outgoing:
         plan, action = job.plan, job.action
-        arrays = await self._pulled(job)
         async with self._computing:  # rule 5
+            arrays = await self._pulled(job)
             self._progress(action, RoundStage.WAITING_FOR_SLOT)
             with_layers = await self._prepared(job)
             self._progress(action, RoundStage.TRAINING, 0, plan.recipe.steps)
@@ -209,8 +203,8 @@ class RoundWorker:
 
     async def _evaluated(self, job: _Job) -> tuple[bytes, tuple[str, ...]]:
         """Canonical metrics, and the layers in which they were measured."""
-        arrays = await self._pulled(job)
         async with self._computing:
+            arrays = await self._pulled(job)
             self._progress(job.action, RoundStage.WAITING_FOR_SLOT)
             layers = await self._prepared(job)
             self._progress(job.action, RoundStage.EVALUATING)
@@ -235,7 +229,7 @@ class RoundWorker:
     async def _pulled(self, job: _Job) -> Arrays:
         self._progress(job.action, RoundStage.PULLING)
         try:
-            return await self._arrays.pulled(parse_manifest(job.action.arrays_manifest), self._core.border)
+            return await self._arrays.pulled(job.plan.run, job.assignment.arrays, self._core.border)
         except Unavailable as err:
             raise _Away from err
 

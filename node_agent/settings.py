@@ -79,6 +79,13 @@ class Settings:
     opa_url: str = "http://127.0.0.1:8181"
     """Only used with `policy_engine: opa`."""
 
+    min_heldout_pairs: int = 16
+    """Held-out pairs below which this agent measures nothing for the coordinator: a loss over fewer says something of
+    single records. 1 to 4096."""
+    min_examples_per_round: int = 32
+    """Examples below which this agent does not train a round: an update of fewer says something of single records.
+    1 to 2560000."""
+
     trainer_program: str = ""
     """Absolute path of a Python file with `main(pipe)` that takes the place of our trainer, inside the same layers and
     believed no more than ours; empty: ours."""
@@ -99,6 +106,8 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "certificate_lifetime_seconds": (10, 86_400),
     "reconnect_max_seconds": (1, 300),
     "tally_seconds": (1, 86_400),
+    "min_heldout_pairs": (1, 4096),
+    "min_examples_per_round": (1, 2_560_000),
     "trainer_threads": (1, 256),
     "trainer_memory_bytes": (64 * 2**20, 16 * 2**40),
     "trainer_cpu_seconds": (1, 2_592_000),

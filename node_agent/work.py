@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from node_agent import catalogue
+from node_agent.admission import require_current
 from node_agent.answers import Answers
 from node_agent.arrays import GlobalArrays
+from node_agent.assignments import Minimums
 from node_agent.bundles import Bundles
 from node_agent.decisions import Decisions, Place
 from node_agent.deploy import Deployer
@@ -55,7 +57,15 @@ RETRY_SECONDS: Final = 5.0
 class Work:
     """`ports.Workers`. Made by `build`."""
 
-    def __init__(self, core: Core, decider: Decider, place: Place, runtime: LocalRuntime, trainer: TrainerSupervisor):
+    def __init__(
+        self,
+        core: Core,
+        decider: Decider,
+        place: Place,
+        runtime: LocalRuntime,
+        trainer: TrainerSupervisor,
+        minimums: Minimums,
+    ) -> None:
         folders = core.folders
         self._core = core
         self._decider = decider
@@ -73,6 +83,7 @@ class Work:
             trainer,
             GlobalArrays(folders.scratch / "arrays"),
             OutgoingFolder(folders.home / "outgoing"),
+            minimums,
         )
         self._answers = Answers(core, self._decisions, self._service)
         self._enrolment = Enrolment(core, self._decisions)
@@ -109,6 +120,7 @@ class Work:
             case Round() as action:
                 await self._rounds.admit(action)
             case LoadTreatyPolicy() as action:
+                self._require_current()
                 await asyncio.to_thread(self._bundles.believed_treaty, action.revision, action.bundle, action.envelope)
             case AbortRollout() | EndRun():
                 pass
@@ -126,6 +138,7 @@ class Work:
         await self._rounds.end_run(action.run)
 
     async def load_policy(self, directive: Directive, action: LoadTreatyPolicy) -> None:
+        self._require_current()
         await self._bundles.load_treaty(action.revision, action.bundle, action.envelope)
         await self._decisions.refresh()
 
@@ -151,6 +164,9 @@ class Work:
             "serving": live.observed_digest if live is not None else "nothing",
             "serving_sandbox": " ".join(live.report.layers) if live is not None else "",
         }
+
+    def _require_current(self) -> None:
+        require_current(self._core.nation.charter(), self._core.clock.now())
 
     async def _announce(self) -> None:
         """Say to the coordinator what changed in the catalogue, once for each change, whenever it is there."""
@@ -193,6 +209,7 @@ def build(core: Core, settings: Settings) -> Work:
         place,
         LocalRuntime(RuntimeSettings(sandbox=sandbox), scratch / "serving", held),
         TrainerSupervisor(trainer, scratch / "trainer", held),
+        Minimums(settings.min_heldout_pairs, settings.min_examples_per_round),
     )
 
 

@@ -74,6 +74,8 @@ CLIP_NORM_MICRO: Final = 20_000_000
 
 TINY_RECIPE: Final = {**RECIPE, "rank": 1, "steps": 1, "batch": 1, "heldout_pairs": 1}
 """For the hostile run: the honest companion should not take long."""
+TINY_MINIMUMS: Final = {"min_heldout_pairs": 1, "min_examples_per_round": 1}
+"""Settings of the two agents that take part in it; the others refuse so narrow a recipe."""
 
 ROUND_DEADLINE_SECONDS: Final = 900
 ROLLOUT_DEADLINE_SECONDS: Final = 600

@@ -8,7 +8,18 @@ from typing import Final
 import policies
 from examples.demo.cast import Cast
 from examples.demo.programs import DemoFailed
-from examples.demo.settings import CODES, DNS, DOMAIN, FOUNDERS, NATIONS, PUBLISHERS, NationSettings
+from examples.demo.settings import (
+    CODES,
+    COMPANION,
+    DNS,
+    DOMAIN,
+    FOUNDERS,
+    HOSTILE,
+    NATIONS,
+    PUBLISHERS,
+    TINY_MINIMUMS,
+    NationSettings,
+)
 from examples.demo.steps_charter import POLICY_KEYS, charter_words, init_coordinator, new_key
 from examples.demo.steps_forgery import keep_a_copy
 
@@ -112,6 +123,7 @@ def write_settings(cast: Cast, code: str, **changed: object) -> None:
         "slots_directory": cast.run_dir / "slots",
         "log_level": "info",
         "address_ranges": "127.0.0.0/8,::1/128",
+        **(TINY_MINIMUMS if code in (COMPANION, HOSTILE) else {}),
         **changed,
     }
     path.write_text("\n".join([*kept, *(f"{name}: {value}" for name, value in settings.items())]) + "\n")

@@ -261,7 +261,14 @@ def make_world(root: Path, code: PartyCode = FR) -> World:
     border, reports = KeepingBorder(), KeepingReports()
     core = Core(nation, journal, border, reports, JournalBrake(journal), clock, home.folders())
     settings = Settings(
-        code, DOMAIN, "par-1", address_ranges="127.0.0.0/8", slots_directory=str(root / "slots"), trainer_slots=1
+        code,
+        DOMAIN,
+        "par-1",
+        address_ranges="127.0.0.0/8",
+        slots_directory=str(root / "slots"),
+        trainer_slots=1,
+        min_heldout_pairs=8,
+        min_examples_per_round=16,
     )
     return World(root, nation, journal, border, reports, clock, core, settings, build(core, settings))
 

@@ -49,13 +49,13 @@ class Ready:
     base: Manifest
     arrays: Manifest
 
-    def plan(self, task: Task = Task.TRAIN, purpose: str = PURPOSE, **changes: object) -> RunPlan:
-        undertaking = Undertaking(RUN, purpose, (DE, FR), PartyCode("EU"), PartyCode("BE"))
+    def plan(self, task: Task = Task.TRAIN, purpose: str = PURPOSE, run: RunId = RUN, **changes: object) -> RunPlan:
+        undertaking = Undertaking(run, purpose, (DE, FR), PartyCode("EU"), PartyCode("BE"))
         ask = asks.dataset_use(FR, self.base, undertaking, "catalogues")
         tensors = tuple(TensorSpec(n, s) for n, s in adapter_shapes(tiny_recipe(), base_shapes()).items())
         decision = NationDecision(ask.digest, DIGEST, (), 1000)
         plan = RunPlan(
-            run=RUN,
+            run=run,
             task=task,
             purpose=purpose,
             model_digest=self.base.digest,
@@ -185,11 +185,11 @@ async def test_the_brake_refuses_a_round_by_code_and_nothing_is_sent(ready: Read
 
 async def test_a_purpose_without_a_dataset_is_refused_before_anything_is_loaded(ready: Ready) -> None:
     world = ready.world
-    plan = ready.plan(purpose="law-enforcement-analytics")
+    plan = ready.plan(purpose="law-enforcement-analytics", run=RunId("run-3"))
     fetched = list(world.border.fetched)
     action = ready.action(plan)
     await world.work.round(directive(13, action), action)
-    assert world.border.refused[-1] == (RUN, 1, ("DAT-003",))
+    assert world.border.refused[-1] == ("run-3", 1, ("DAT-003",))
     assert world.border.fetched == fetched
 
 
@@ -211,7 +211,7 @@ async def test_a_plan_is_refused_that_is_not_what_it_must_be(ready: Ready) -> No
     with pytest.raises(InvalidInput, match="another run's"):
         await work.admit(directive(20, replace(good, run=RunId("run-2"))))
     with pytest.raises(InvalidInput, match="no such round"):
-        await work.admit(directive(20, replace(good, round=3)))
+        await work.admit(directive(20, replace(good, round=4)))
     without_us = replace(plan, cohort=(DE,), quorum=1, decisions=MappingProxyType({DE: plan.decisions[DE]}))
     with pytest.raises(InvalidInput, match="FR is not in the cohort"):
         await work.admit(directive(20, ready.action(without_us)))
