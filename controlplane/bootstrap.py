@@ -35,6 +35,7 @@ from controlplane.core import Core, opened, utc_now
 from controlplane.federation.workers import Workers
 from controlplane.home import Home
 from controlplane.services.catalog import Catalog, Written
+from controlplane.services.enrolment import Enrolment
 from controlplane.services.listeners import Listeners
 from controlplane.services.models import Models
 from controlplane.services.parties import Parties
@@ -77,6 +78,7 @@ class Services:
     workers: Workers
     runs: Runs
     parties: Parties
+    enrolment: Enrolment
     registry: Registry
 
 
@@ -162,9 +164,12 @@ def _services(core: Core) -> Services:
         record,
         utc_now,
     )
-    parties = Parties(trust, core.nations, record, core.log_key, utc_now, charter_changed=policies.refresh_registers)
+    enrolment = Enrolment(policies, core.nations, trust)
+    parties = Parties(
+        trust, core.nations, enrolment, record, core.log_key, utc_now, charter_changed=policies.refresh_registers
+    )
     registry = Registry(store, trust, utc_now)
-    return Services(chunks, models, policies, rollouts, workers, runs, parties, registry)
+    return Services(chunks, models, policies, rollouts, workers, runs, parties, enrolment, registry)
 
 
 def _servicers(core: Core, services: Services) -> Servicers:
@@ -178,6 +183,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         connections=core.connections,
         record=core.record,
         submissions=Submissions(core.trust, core.record, utc_now),
+        enrolment=services.enrolment,
         listener=listener,
         clock=utc_now,
     )
@@ -196,7 +202,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         artifacts=ArtifactsServicer(core.store, services.chunks, services.models),
         updates=UpdatesServicer(services.runs),
         operator=OperatorServicer(operator),
-        reach=ReachServicer(core.trust, core.nations, utc_now),
+        reach=ReachServicer(core.trust, core.nations, services.enrolment, utc_now),
     )
 
 

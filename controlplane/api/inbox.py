@@ -15,6 +15,7 @@ import structlog
 
 from controlplane.api import messages_in
 from controlplane.services.connections import Connection, Connections, Recorded, ReportRequest
+from controlplane.services.enrolment import Enrolment
 from controlplane.services.fleet import AgentFleet
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock, Listener
@@ -39,6 +40,7 @@ class SessionParts:
     connections: Connections
     record: StatementRecord
     submissions: Submissions
+    enrolment: Enrolment
     listener: Listener
     clock: Clock
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from controlplane.api.messages_out import timestamp
 from controlplane.api.metrics import CALLS
+from controlplane.services.enrolment import Enrolment
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock
 from controlplane.services.trust import Trust
@@ -85,9 +86,10 @@ class Nonces:
 class ReachServicer(reach_pb2_grpc.ReachServicer):
     """Greets, diagnoses and hands out the charter."""
 
-    def __init__(self, trust: Trust, nations: Nations, clock: Clock) -> None:
+    def __init__(self, trust: Trust, nations: Nations, enrolment: Enrolment, clock: Clock) -> None:
         self._trust = trust
         self._nations = nations
+        self._enrolment = enrolment
         self._clock = clock
         self._buckets = Buckets()
         self._nonces = Nonces()
@@ -105,7 +107,7 @@ class ReachServicer(reach_pb2_grpc.ReachServicer):
         self, request: reach_pb2.DiagnoseRequest, context: Context
     ) -> reach_pb2.DiagnoseResponse:
         async def diagnose() -> reach_pb2.DiagnoseResponse:
-            code = await self._diagnosed(request)
+            code = await self._diagnosed(request, context.peer())
             return reach_pb2.DiagnoseResponse(code=code, server_time=timestamp(self._clock()))
 
         return await self._limited("Reach/Diagnose", context, diagnose)
@@ -118,7 +120,7 @@ class ReachServicer(reach_pb2_grpc.ReachServicer):
 
         return await self._limited("Reach/FetchCharter", context, fetch)
 
-    async def _diagnosed(self, request: reach_pb2.DiagnoseRequest) -> str:
+    async def _diagnosed(self, request: reach_pb2.DiagnoseRequest, peer: str) -> str:
         if not self._nonces.use(request.nonce, self._clock()):
             return "BAD_PROOF"
         leaf = _leaf(request.certificate)
@@ -128,6 +130,8 @@ class ReachServicer(reach_pb2_grpc.ReachServicer):
             identity = self._trust.identify(leaf)
             if identity.role is SpiffeRole.AGENT:
                 self._nations.check_accepted(identity)
+                shown = self._enrolment.shown(identity, leaf, peer=peer, version=None)
+                await self._enrolment.judge(identity, shown)
         except FoedusError as refusal:
             if refusal.code == "NOT_ACCEPTED":
                 await self._nations.knocked(identity, leaf.not_valid_after_utc)

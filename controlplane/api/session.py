@@ -33,6 +33,7 @@ from controlplane.services.record import Head
 from treaty.errors import Expired, FoedusError, InvalidInput, PreconditionFailed, Unavailable
 from treaty.names import AgentId
 from treaty.wire.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
+from treaty.wire.peer import peer_leaf
 from treaty.wire.v1 import session_pb2, session_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,9 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
                 f"the agent speaks protocols {hello.protocol_min} to {hello.protocol_max}, this coordinator {PROTOCOL}",
                 code="PROTOCOL_UNSUPPORTED",
             )
+        leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
+        shown = self._parts.enrolment.shown(agent, leaf, peer=context.peer(), version=hello.agent_version)
+        await self._parts.enrolment.admit(agent, shown)
         await self._learn(agent, hello.delegations)
         await self._parts.fleet.compare(agent, hello.position)
         # The agent lets go of its older stream once it is welcomed: by then this one must be the agent's.

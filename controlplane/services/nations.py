@@ -130,7 +130,7 @@ class Nations:
 
         Raises: NotFound: it never tried to connect. IdentityRefused: it is revoked.
         """
-        agent = self._named(agent_text)
+        agent = self.named(agent_text)
         self._trust.check_standing(agent)
         accepted = Condition(AGENT_ACCEPTED, ConditionStatus.TRUE, "AcceptedByOperator", by)
         # Past the check above, an old revocation was of a CA that a later charter replaced.
@@ -174,6 +174,10 @@ class Nations:
     async def disconnected(self, agent: AgentId, reason: str) -> None:
         """`reason` is CamelCase. The status stays as it was last seen."""
         await self._condition(agent, Condition(AGENT_CONNECTED, ConditionStatus.FALSE, reason))
+
+    async def note(self, agent: AgentId, condition: Condition) -> None:
+        """Put a condition of another service's on an agent."""
+        await self._condition(agent, condition)
 
     async def reported(self, agent: AgentId, report: AgentStatus) -> None:
         """Take over what lasts of a status: what it serves, the brake, the treaty's policy in force."""
@@ -266,7 +270,8 @@ class Nations:
                 continue
         raise ConflictError(f"the status of {agent} keeps changing")
 
-    def _named(self, text: str) -> AgentId:
+    def named(self, text: str) -> AgentId:
+        """An agent by its SPIFFE id or its resource's name. Raises InvalidInput: neither."""
         domain = self._trust.charter.domain
         if text.startswith("spiffe://"):
             identity = names.spiffe_id(text, domain)

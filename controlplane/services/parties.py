@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.services.enrolment import Enrolment
 from controlplane.services.nations import Nations, NodeAgent
 from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
@@ -32,6 +33,7 @@ class Parties:
         self,
         trust: Trust,
         nations: Nations,
+        enrolment: Enrolment,
         record: Record,
         log_key: SigningKey,
         clock: Clock,
@@ -40,6 +42,7 @@ class Parties:
     ) -> None:
         self._trust = trust
         self._nations = nations
+        self._enrolment = enrolment
         self._record = record
         self._log_key = log_key
         self._clock = clock
@@ -64,7 +67,8 @@ class Parties:
         log.info("charter in force", version=charter.version, digest=charter.digest)
 
     async def accept(self, agent: str, by: str) -> NodeAgent:
-        """Let an agent in that tried to connect. Idempotent."""
+        """Let an agent in that tried to connect. Idempotent. Raises: PolicyDenied: the treaty would not have it."""
+        await self._enrolment.judge(self._nations.named(agent))
         accepted = await self._nations.accept(agent, by)
         log.info("agent accepted", agent=accepted.spec.spiffe_id, by=by)
         return accepted

@@ -37,6 +37,7 @@ from treaty.resources.models import (
     SignedBy,
 )
 from treaty.statement import claimed_signers
+from treaty.strict_json import JsonObject
 from treaty.wire.certificates import ca_digest
 
 log = structlog.get_logger(__name__)
@@ -70,13 +71,14 @@ class Policies:
         await self.refresh_registers()
 
     async def refresh_registers(self) -> None:
-        """Give the engine what the charter says. Call it when the charter changed."""
+        """Give the engine what charter and revocations say. Call it when the charter changed."""
         charter = self._trust.charter
         nations = {
             code: ([ca_digest(nation.ca_pem)], f"{code.lower()}.{charter.domain}")
             for code, nation in charter.nations.items()
         }
-        await self._decider.set_registers(Registers(charter=charter_registers(nations)))
+        revoked: JsonObject = {"revoked": [*sorted(self._trust.revoked)]}
+        await self._decider.set_registers(Registers(charter=charter_registers(nations), record=revoked))
 
     async def push(self, bundle: bytes, envelope: bytes) -> AnyResource:
         """Put a revision in force here and send it to every agent. The one in force again changes nothing.
@@ -100,10 +102,14 @@ class Policies:
             await self._direct(agent)
         return resource
 
-    async def preflight(self, ask: Ask) -> Decision:
-        """What the treaty alone would say now, with what only the nation sees left undetermined."""
+    async def preflight(self, ask: Ask, observed: Observed | None = None) -> Decision:
+        """What the treaty alone would say now, with what only the nation sees left undetermined.
+
+        `observed` is what this coordinator itself saw; the clock is added here.
+        """
         now_ns = nanoseconds(self._clock())
-        return await self._decider.preflight(ask, Observed(now_ns=now_ns, received_ns=now_ns))
+        seen = replace(observed or Observed(), now_ns=now_ns, received_ns=now_ns)
+        return await self._decider.preflight(ask, seen)
 
     async def revision(self) -> int:
         """Revision in force, 0 for none."""

@@ -74,6 +74,11 @@ class Trust:
         return self._current.envelopes
 
     @property
+    def revoked(self) -> frozenset[str]:
+        """Every SPIFFE id and CA digest that is out."""
+        return self._revoked
+
+    @property
     def client_cas(self) -> Sequence[bytes]:
         """PEM of the CAs whose clients may begin to speak: the coordinator's and every nation's, but the revoked."""
         charter = self.charter

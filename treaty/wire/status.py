@@ -46,6 +46,7 @@ _ERRORS: dict[grpc.StatusCode, type[FoedusError]] = {
 }
 
 _BY_CODE: dict[str, type[FoedusError]] = {kind.code: kind for kind in _STATUS}
+_PLAIN_CODE = re.compile(r"[A-Z][A-Z0-9_-]{1,63}\Z")
 _CODE = re.compile(r"([A-Z][A-Z0-9_-]{1,63})(?:: (.*))?\Z", re.DOTALL)
 
 
@@ -58,8 +59,9 @@ def grpc_status(error: FoedusError) -> tuple[grpc.StatusCode, str]:
 
 
 def grpc_status_code_only(error: FoedusError) -> tuple[grpc.StatusCode, str]:
-    """Status and code for a peer across a border: no text."""
-    return grpc_status(error)[0], error.code
+    """Status and code for a peer across a border, with a policy's codes: no text."""
+    codes = error.codes if isinstance(error, errors.PolicyDenied) else ()
+    return grpc_status(error)[0], f"{error.code}: {' '.join(codes)}" if codes else error.code
 
 
 def error_from(failure: grpc.RpcError, *, peer: str) -> FoedusError:
@@ -72,7 +74,10 @@ def error_from(failure: grpc.RpcError, *, peer: str) -> FoedusError:
     code, text = found.group(1), found.group(2) or f"{peer} refused: {found.group(1)}"
     kind = _BY_CODE.get(code) or _ERRORS.get(status or grpc.StatusCode.UNKNOWN, errors.Unavailable)
     if kind is errors.PolicyDenied:
-        return errors.PolicyDenied(text)
+        codes = tuple(text.split())
+        if not all(_PLAIN_CODE.match(part) for part in codes):
+            return errors.PolicyDenied(text)  # a sentence for a person
+        return errors.PolicyDenied(f"{peer}'s policy refused ({', '.join(codes)})", codes=codes)
     return kind(text, code=code)
 
 

@@ -1,0 +1,112 @@
+"""May this agent speak for its nation? `agent.enrol`, asked of the treaty's policy at the coordinator.
+
+Rules:
+1. asked before an operator's accept and at every connect, on what TLS showed: the leaf, the CA that issued it by the
+   charter, the peer's address; only the program's version is the agent's own word;
+2. a definite no of the treaty refuses, with its codes; what only the nation sees (its address ranges) is undetermined
+   and refuses nobody: the nation asked itself before it called (`node_agent.enrolment`);
+3. an accepted agent may connect while no treaty policy is in force here, to receive one; a policy outside its validity,
+   or an engine that does not answer, is no no of the treaty either, and its decisions on runs and rollouts are noes;
+4. what was decided last stands on the NodeAgent as `EnrolmentDecided`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from cryptography import x509
+
+from controlplane.services.nations import Nations
+from controlplane.services.policies import Policies
+from controlplane.services.trust import Trust
+from treaty.errors import PolicyDenied
+from treaty.names import AgentId
+from treaty.policy import asks
+from treaty.policy.answer import Verdict
+from treaty.policy.decider import nanoseconds
+from treaty.policy.decision import Decision
+from treaty.policy.engine import TREATY
+from treaty.policy.questions import Observed, ObservedCertificate, ObservedSubject
+from treaty.resources.meta import Condition, ConditionStatus
+
+ENROLMENT_DECIDED: Final = "EnrolmentDecided"
+_ASK_REMEDY: Final = "the treaty's policy authority says what these codes ask for"
+
+
+class Enrolment:
+    """The question, and the condition."""
+
+    def __init__(self, policies: Policies, nations: Nations, trust: Trust) -> None:
+        self._policies = policies
+        self._nations = nations
+        self._trust = trust
+
+    def shown(self, agent: AgentId, leaf: x509.Certificate, *, peer: str, version: str | None) -> ObservedSubject:
+        """What a connection shows of `agent`, whom `Trust.identify` found by `leaf`. `peer` as gRPC names it."""
+        return ObservedSubject(
+            spiffe=str(agent),
+            agent_version=version,
+            ip=peer_address(peer),
+            cert=ObservedCertificate(
+                root=self._trust.ca_digest(agent.nation),  # it issued the leaf, or there was no identity
+                serial=format(leaf.serial_number, "x"),
+                not_after_ns=nanoseconds(leaf.not_valid_after_utc),
+            ),
+        )
+
+    async def judge(self, agent: AgentId, subject: ObservedSubject | None = None) -> None:
+        """Ask. Without `subject` only the name is known, as before an accept. Raises: PolicyDenied: a definite no."""
+        _require(agent, await self._decision(agent, subject))
+
+    async def admit(self, agent: AgentId, subject: ObservedSubject) -> None:
+        """As `judge`, and say on the NodeAgent what came of it."""
+        decision = await self._decision(agent, subject)
+        await self._nations.note(agent, _condition(decision))
+        _require(agent, decision)
+
+    async def _decision(self, agent: AgentId, subject: ObservedSubject | None) -> Decision | None:
+        """None while no treaty policy is in force here (rule 3)."""
+        if not await self._policies.revision():
+            return None
+        await self._policies.refresh_registers()
+        observed = Observed(subject=subject or ObservedSubject(spiffe=str(agent)))
+        return await self._policies.preflight(asks.agent_enrol(agent), observed)
+
+
+def _definite(decision: Decision | None) -> tuple[str, ...]:
+    """The codes by which the treaty itself says no; empty where it does not (rules 2 and 3)."""
+    if decision is None or decision.verdict is not Verdict.DENY:
+        return ()
+    return tuple(sorted({reason.code for reason in decision.reasons if reason.source == TREATY}))
+
+
+def _require(agent: AgentId, decision: Decision | None) -> None:
+    if codes := _definite(decision):
+        raise PolicyDenied(f"the treaty's policy does not let {agent} in", codes=codes, remedy=_ASK_REMEDY)
+
+
+def _condition(decision: Decision | None) -> Condition:
+    if decision is None:
+        return Condition(
+            ENROLMENT_DECIDED, ConditionStatus.FALSE, "NoTreatyPolicy", "it may connect, to receive the first"
+        )
+    if codes := _definite(decision):
+        return Condition(ENROLMENT_DECIDED, ConditionStatus.TRUE, "Denied", " ".join(codes)[:1024])
+    if decision.verdict is not Verdict.ALLOW:
+        return Condition(ENROLMENT_DECIDED, ConditionStatus.FALSE, "NoAnswer", " ".join(decision.codes)[:1024])
+    left = " ".join(decision.undetermined)
+    return Condition(
+        ENROLMENT_DECIDED, ConditionStatus.TRUE, "Allowed", f"undetermined here: {left}"[:1024] if left else ""
+    )
+
+
+def peer_address(peer: str) -> str | None:
+    """The address in gRPC's name of a peer: `ipv4:10.0.0.1:4711`, `ipv6:%5B::1%5D:4711`; None for anything else."""
+    host = peer.partition(":")[2].rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
