@@ -229,7 +229,7 @@ class Models:
         return known
 
     async def _versions(self) -> Sequence[ModelVersion]:
-        return (await self._store.resources.list(MODEL_VERSION)).items
+        return await self._store.resources.all(MODEL_VERSION)
 
     async def _resource(self, reference: ModelRef) -> ModelVersion:
         return await self._store.resources.get(MODEL_VERSION, model_version_name(reference))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane.store import Store, open_store
+from controlplane.store.ports.resources import MAX_PAGE
 from tests.store.builders import digest, model_version, rollout
 from tests.store.conftest import NOON, Clock
 from treaty.errors import ConflictError, InvalidInput, NotFound
@@ -153,6 +154,16 @@ async def test_a_list_pages_by_name_and_selects_by_every_label(store: Store) -> 
     assert (await store.resources.list(ROLLOUT, label_selector={"zone": "b"})).items == ()
     with pytest.raises(InvalidInput, match="between 1 and 500"):
         await store.resources.list(ROLLOUT, limit=501)
+
+
+async def test_all_of_a_kind_are_read_also_beyond_one_page(store: Store) -> None:
+    async with store.transaction() as change:
+        for number in range(2 * MAX_PAGE + 1):
+            await change.resources.create(rollout(f"r{number:04}", tier="gold" if number % 2 else "tin"))
+    found = await store.resources.all(ROLLOUT)
+    assert [item.name for item in found] == [f"r{number:04}" for number in range(2 * MAX_PAGE + 1)]
+    assert len(await store.resources.all(ROLLOUT, label_selector={"tier": "gold"})) == MAX_PAGE
+    assert await store.resources.all(MODEL_VERSION) == ()
 
 
 async def test_names_are_ordered_byte_by_byte_on_both_databases(store: Store) -> None:

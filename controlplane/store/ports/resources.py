@@ -62,6 +62,15 @@ class Resources(Protocol):
         """Resources that carry every label of the selector, ordered by name, at most `limit`, after name `after`."""
         ...
 
+    async def all(
+        self, kind: Kind[SpecT, StatusT], *, label_selector: Mapping[str, str] = {}, namespace: str = DEFAULT_NAMESPACE
+    ) -> tuple[Resource[SpecT, StatusT], ...]:
+        """Every resource that carries every label of the selector, ordered by name, however many pages that takes.
+
+        Read page by page: one that is created or deleted meanwhile may be missing or not.
+        """
+        ...
+
     async def create(self, resource: Resource[SpecT, StatusT]) -> Resource[SpecT, StatusT]:
         """Store a new one; uid, generation 1, version and creation time are set here.
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 
 from sqlalchemy import Connection
 
@@ -47,6 +48,16 @@ class SqlResources(Resources):
         )
         items = tuple(narrowed(kind, rows.decoded(document)) for document in documents[:limit])
         return Page(items, version, items[-1].name if len(documents) > limit else "")
+
+    async def all(
+        self, kind: Kind[SpecT, StatusT], *, label_selector: Mapping[str, str] = {}, namespace: str = DEFAULT_NAMESPACE
+    ) -> tuple[Resource[SpecT, StatusT], ...]:
+        page = await self.list(kind, label_selector=label_selector, namespace=namespace)
+        found = [page.items]
+        while page.next_after:
+            page = await self.list(kind, label_selector=label_selector, namespace=namespace, after=page.next_after)
+            found.append(page.items)
+        return tuple(chain.from_iterable(found))
 
     async def create(self, resource: Resource[SpecT, StatusT]) -> Resource[SpecT, StatusT]:
         now = self._clock()
