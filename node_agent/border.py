@@ -6,10 +6,11 @@ Rules:
 2. an update leaves only with an allow from both policies for `egress.update`, the brake off, and a receipt that is
    signed by this agent and on disk before the first byte; an evaluation's result likewise, under `dataset.use`;
 3. the brake cuts an update that is on its way; an update never carries more bytes than its receipt says;
-4. once the coordinator's log contradicted itself, neither leaves any more (`halt`), until a person looks;
+4. once the coordinator's log contradicted itself, neither leaves any more (`halt`), until a person looks; while the
+   coordinator is behind, or shows no log at all to an agent that followed one, both wait (`hold_back`);
 5. statements, results and refusals go through the outbox: written first, sent until confirmed.
 
-Codes: BRAKE_ON, NO_PERMIT, RECEIPT_MISMATCH, RECEIPT_MISSING, LOG_INCONSISTENT, BORDER_UNLISTED.
+Codes: BRAKE_ON, NO_PERMIT, RECEIPT_MISMATCH, RECEIPT_MISSING, LOG_INCONSISTENT, COORDINATOR_BEHIND, BORDER_UNLISTED.
 """
 
 from __future__ import annotations
@@ -19,21 +20,28 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from node_agent import messages
+import structlog
+
+from node_agent import messages, outbound
 from node_agent.connections import Connections, UpdateStream
 from node_agent.directives import number_message
 from node_agent.fetch import FetchCall
 from node_agent.journal import SqliteJournal
+from node_agent.outbox import ROUNDS
 from node_agent.ports import Brake, Nation, Permit, UpdateAccepted, UpdateOpening
-from treaty import names, statement
-from treaty.errors import FoedusError, PolicyDenied, Unavailable
+from treaty import statement
+from treaty.errors import FoedusError, InvalidInput, PolicyDenied, ResourceExhausted, Unavailable
 from treaty.names import Digest, DirectiveNumber, RunId, digest_of
 from treaty.receipt import Crossing, Receipt, sign_receipt
+from treaty.strict_json import MAX_INTEGER
 from treaty.wire.v1 import session_pb2, transfer_pb2
+
+log = structlog.get_logger(__name__)
 
 EGRESS: Final = "egress.update"
 DATASET_USE: Final = "dataset.use"
 BRAKE_ON: Final = "BRAKE_ON"
+BEHIND: Final = "COORDINATOR_BEHIND"
 
 
 class GrpcBorder:
@@ -45,6 +53,7 @@ class GrpcBorder:
         self._nation = nation
         self._brake = brake
         self._halted = ""
+        self._is_held_back = False
         self._live: set[UpdateStream] = set()
         self._confirmations = asyncio.Condition()
         self.outbox_grew = asyncio.Event()
@@ -52,6 +61,21 @@ class GrpcBorder:
     def halt(self, code: str) -> None:
         """Let nothing out that needs a receipt; `code` says why. Only a new start lifts it."""
         self._halted = code
+
+    def hold_back(self, *, is_behind: bool) -> None:
+        """Whether the coordinator is behind: then what needs a receipt waits, and what is on its way is ended."""
+        self._is_held_back = is_behind
+        if is_behind:
+            self.cut()
+
+    def let(self, message: session_pb2.AgentMessage) -> None:
+        """What the outbox kept may have been written before the brake was pulled: look again when it is to leave.
+
+        Raises: PolicyDenied: it needs a receipt, and nothing that does leaves now; or the table does not let it out.
+        LimitExceeded.
+        """
+        if outbound.clear(message).receipt and (stopped := self._stopped()):
+            raise PolicyDenied("what needs a receipt does not leave now", codes=_codes(stopped))
 
     def cut(self) -> None:
         """The brake was pulled: end every update that is on its way."""
@@ -81,7 +105,9 @@ class GrpcBorder:
         )
         async with self._connections.update(opening.trace_id) as stream, self._cut_by_brake(stream):
             answer = await self._send(stream, frame, chunks, receipt.size_bytes)
-        accepted = UpdateAccepted(names.digest(answer.update_digest), answer.log_index, answer.was_known)
+        if answer.update_digest != receipt.digest:
+            raise Unavailable("the coordinator confirmed another update than the one it was sent")
+        accepted = UpdateAccepted(receipt.digest, _log_index(answer.log_index), answer.was_known)
         self._journal.crossings.recorded(statement_digest, accepted.log_index)
         return accepted
 
@@ -108,10 +134,8 @@ class GrpcBorder:
         return log_index
 
     def _check(self, receipt: Receipt, permit: Permit, point: str, content: Digest) -> None:
-        if self._halted:
-            raise PolicyDenied("the coordinator's log contradicted itself: nothing leaves", codes=[self._halted])
-        if self._brake.is_on:
-            raise PolicyDenied("the brake is on: nothing leaves", codes=[BRAKE_ON])
+        if stopped := self._stopped():
+            raise stopped
         if permit.point != point or not permit.is_allowed:
             raise PolicyDenied(f"no decision of {point} lets this leave", codes=["NO_PERMIT"])
         expected = (
@@ -122,6 +146,16 @@ class GrpcBorder:
         )
         if not all(expected):
             raise PolicyDenied("the receipt does not say what is about to leave", codes=["RECEIPT_MISMATCH"])
+
+    def _stopped(self) -> FoedusError | None:
+        """Why nothing that needs a receipt may leave now."""
+        if self._halted:
+            return PolicyDenied("the coordinator's log contradicted itself: nothing leaves", codes=[self._halted])
+        if self._brake.is_on:
+            return PolicyDenied("the brake is on: nothing leaves", codes=[BRAKE_ON])
+        if self._is_held_back:
+            return Unavailable("the coordinator is behind: nothing leaves until it has recovered", code=BEHIND)
+        return None
 
     def _journal_receipt(self, receipt: Receipt) -> tuple[bytes, Digest]:
         """Sign and keep `receipt`; on disk when this returns. The same transfer keeps the receipt that it had."""
@@ -153,11 +187,14 @@ class GrpcBorder:
     async def _cut_by_brake(self, stream: UpdateStream) -> AsyncIterator[None]:
         self._live.add(stream)
         try:
+            if stopped := self._stopped():  # it may have come while the receipt was written or the line opened
+                raise stopped
             yield
         except (asyncio.CancelledError, Unavailable):
             task = asyncio.current_task()
             if stream.is_cut and not (task and task.cancelling()):
-                raise PolicyDenied("the brake was pulled: the update was cut", codes=[BRAKE_ON]) from None
+                cut = PolicyDenied("the brake was pulled: the update was cut", codes=[BRAKE_ON])
+                raise (self._stopped() or cut) from None
             raise
         finally:
             self._live.discard(stream)
@@ -168,8 +205,9 @@ class GrpcBorder:
         result = session_pb2.RoundResult(
             run=run, round=round_number, number=number_message(number), refusal=messages.refusal(codes)
         )
-        told_apart_by = digest_of(f"{run}/{round_number}/{number}".encode())
+        told_apart_by = digest_of(f"{run}/{round_number}/{number}/refusal".encode())
         message = session_pb2.AgentMessage(round_result=result)
+        self._journal.outbox.drop(moved_on(run))  # a result that waits must not leave after its refusal
         self._journal.outbox.put(told_apart_by, moved_on(run), message)
         self.outbox_grew.set()
 
@@ -179,10 +217,13 @@ class GrpcBorder:
         return await self._confirmed(statement_digest, "record", message)
 
     def submit_later(self, envelope: bytes) -> None:
-        """As `submit`, without waiting: the outbox sees to it."""
+        """As `submit`, without waiting: the outbox sees to it. Where it has no room, the statement stays at home."""
         statement_digest = digest_of(statement.unverified(envelope).payload())
         message = session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=envelope))
-        self._journal.outbox.put(statement_digest, "record", message)
+        try:
+            self._journal.outbox.put(statement_digest, "record", message)
+        except ResourceExhausted as err:
+            log.exception("statement not handed in", code=err.code)
         self.outbox_grew.set()
 
     async def _confirmed(self, digest: Digest, subject: str, message: session_pb2.AgentMessage) -> int:
@@ -196,8 +237,9 @@ class GrpcBorder:
         return answer.log_index
 
     async def recorded(self, digest: Digest, log_index: int, refusal: str) -> None:
-        """The coordinator's word on one statement arrived."""
-        await asyncio.to_thread(self._journal.outbox.confirm, digest, log_index, refusal)
+        """The coordinator's word on one statement arrived. Raises: InvalidInput: an index that no log has."""
+        index, code = _log_index(log_index), messages.codes_only([refusal])[0] if refusal else ""
+        await asyncio.to_thread(self._journal.outbox.confirm, digest, index, code)
         async with self._confirmations:
             self._confirmations.notify_all()
 
@@ -207,7 +249,17 @@ class GrpcBorder:
 
 def moved_on(run: RunId) -> str:
     """Outbox subject of what need not be said once the run has moved on."""
-    return f"round/{run}"
+    return f"{ROUNDS}{run}"
+
+
+def _log_index(index: int) -> int:
+    if not 0 <= index <= MAX_INTEGER:
+        raise InvalidInput("the coordinator named an index that no log has")
+    return index
+
+
+def _codes(error: FoedusError) -> tuple[str, ...]:
+    return error.codes if isinstance(error, PolicyDenied) else (error.code,)
 
 
 async def _each(chunks: Iterable[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -67,7 +67,10 @@ class Jobs:
         with suppress(asyncio.CancelledError):
             async with turn:
                 codes = await self._until_done(directive)
-            await self._ended(directive, codes)
+            try:
+                await self._ended(directive, codes)
+            except FoedusError as err:  # the end of one job: what is not noted is taken up again at the next start
+                log.exception("the end of work was not noted", number=str(directive.number), code=err.code)
 
     async def _until_done(self, directive: Directive) -> tuple[str, ...]:
         pause = FIRST_PAUSE_SECONDS

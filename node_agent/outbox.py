@@ -8,6 +8,7 @@ digest of its statement, or by its run and round.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 from typing import Final
 
 from node_agent.database import Database
@@ -17,6 +18,8 @@ from treaty.wire.v1 import session_pb2
 
 MAX_WAITING: Final = 10_000
 MAX_CONFIRMED: Final = 2_000
+ROUNDS: Final = "round/"
+"""Subjects of what need not be said once a run has moved on begin with this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,14 @@ class Outbox:
     def put(self, digest: Digest, subject: str, message: session_pb2.AgentMessage) -> None:
         """Keep `message` until it is confirmed. Idempotent by digest; what was refused before is sent once more.
 
-        Raises: ResourceExhausted: too many wait already.
+        Where too many wait, what was said longest ago about a round goes: its run has hardly waited for it.
+        Raises: ResourceExhausted: too many statements wait already.
         """
         with self._database.writing() as connection:
-            (waiting,) = connection.execute(
-                "SELECT count(*) FROM outbox WHERE log_index IS NULL AND refusal = ''"
-            ).fetchone()
-            if waiting >= MAX_WAITING:
-                raise ResourceExhausted(f"{waiting} statements wait for the coordinator", remedy="reconnect first")
+            _make_room(connection)
             connection.execute(
                 "INSERT INTO outbox (digest, subject, message, log_index, refusal) VALUES (?, ?, ?, NULL, '')"
-                " ON CONFLICT (digest) DO UPDATE SET refusal = ''",
+                " ON CONFLICT (digest) DO UPDATE SET message = excluded.message, refusal = ''",
                 (digest, subject, message.SerializeToString()),
             )
 
@@ -90,3 +90,16 @@ class Outbox:
             connection.execute(
                 "DELETE FROM outbox WHERE subject = ? AND log_index IS NULL AND refusal = ''", (subject,)
             )
+
+
+def _make_room(connection: Connection) -> None:
+    (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE log_index IS NULL AND refusal = ''").fetchone()
+    if waiting < MAX_WAITING:
+        return
+    evicted = connection.execute(
+        "DELETE FROM outbox WHERE position = (SELECT min(position) FROM outbox"
+        " WHERE log_index IS NULL AND refusal = '' AND subject LIKE ?)",
+        (f"{ROUNDS}%",),
+    ).rowcount
+    if not evicted:
+        raise ResourceExhausted(f"{waiting} statements wait for the coordinator", remedy="reconnect first")

@@ -39,6 +39,7 @@ from node_agent.outbox import Outbox
 from node_agent.ports import Clock
 from treaty import names
 from treaty.errors import FoedusError, InvalidInput, LimitExceeded, PolicyDenied, TrustError, Unavailable
+from treaty.names import DirectiveNumber
 from treaty.wire.v1 import session_pb2, types_pb2
 
 log = structlog.get_logger(__name__)
@@ -116,6 +117,9 @@ class Session:
                 except FoedusError as err:
                     log.debug("no stream to the coordinator", code=err.code)
                     failure = err
+                except Exception:  # the boundary of one stream: whatever was said on it, the agent dials again
+                    log.exception("the stream ended by a fault of this program")
+                    failure = Unavailable("the stream to the coordinator ended by a fault of this program")
                 await live.aclose()
                 self._stream = None
                 await self._parts.emit(events.Disconnected())
@@ -130,6 +134,8 @@ class Session:
         async with AsyncExitStack() as fresh:
             stream = await fresh.enter_async_context(self._parts.connections.session())
             welcome = await self._greet(stream)
+            # At once, for what the outbox holds leaves before the state has read the welcome.
+            self._parts.border.hold_back(is_behind=welcome.is_behind)
             await live.aclose()
             self._queue = asyncio.Queue(MAX_QUEUED)
             self._sent.clear()
@@ -152,12 +158,15 @@ class Session:
         if not messages.PROTOCOL_MIN <= welcome.protocol <= messages.PROTOCOL_MAX:
             raise InvalidInput(f"the coordinator speaks protocol {welcome.protocol}", code="PROTOCOL_UNSUPPORTED")
         await self._observe(welcome.checkpoint, is_behind=welcome.is_behind)
-        self._is_behind = welcome.is_behind
+        is_silent = not welcome.checkpoint.note and self._parts.logwatch.last() is not None
+        self._is_behind = welcome.is_behind or is_silent
+        if self._is_behind:
+            log.warning("the coordinator is behind: nothing leaves", is_said=welcome.is_behind, is_shown=not is_silent)
         return events.Connected(
-            epoch=welcome.epoch,
+            epoch=DirectiveNumber(welcome.epoch, 0).epoch,  # bounded as directives' epochs are
             charter_digest=names.digest(welcome.charter_digest),
             heartbeat=timedelta(seconds=min(max(welcome.heartbeat_seconds, 1), 60)),
-            is_behind=welcome.is_behind,
+            is_behind=self._is_behind,
         )
 
     async def _converse(self) -> Ended:
@@ -183,6 +192,7 @@ class Session:
         while True:
             message = await self._queue.get()
             try:
+                self._parts.border.let(message)
                 await stream.send(message)
             except (PolicyDenied, LimitExceeded) as err:
                 log.exception("message kept at home", kind=message.WhichOneof("body"), code=err.code)
@@ -218,7 +228,7 @@ class Session:
             case "heartbeat":
                 await self._observe(message.heartbeat.checkpoint, is_behind=self._is_behind)
             case "refusal":
-                log.warning("the coordinator refused a message", code=message.refusal.code)
+                log.warning("the coordinator refused a message", code=messages.codes_only([message.refusal.code])[0])
             case "welcome":
                 raise TrustError("the coordinator welcomed twice", code="NO_WELCOME")
             case None:

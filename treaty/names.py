@@ -163,6 +163,10 @@ def agent_id(nation: PartyCode, domain: str, name: str) -> AgentId:
     return SpiffeId(nation.lower(), domain, SpiffeRole.AGENT, _matched(_LABEL, name, "an agent name"))
 
 
+NUMBER_END = 2**53
+"""First integer that canonical JSON does not carry; a number at or beyond it could be accepted but never reported."""
+
+
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class DirectiveNumber:
@@ -175,8 +179,8 @@ class DirectiveNumber:
     counter: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.epoch < 2**63 and 0 <= self.counter < 2**63):
-            raise InvalidInput("a directive number is a pair of integers in [0, 2^63)")
+        if not (0 <= self.epoch < NUMBER_END and 0 <= self.counter < NUMBER_END):
+            raise InvalidInput("a directive number is a pair of integers in [0, 2^53)")
 
     def __lt__(self, other: DirectiveNumber) -> bool:
         return (self.epoch, self.counter) < (other.epoch, other.counter)
