@@ -39,7 +39,7 @@ class Answers:
         ask = parse_ask(parse(question.ask, max_bytes=MAX_ASK_BYTES, max_depth=8))
         if ask.nation != self._core.nation.code:
             raise PermissionRefused("the question is for another nation", code="FOREIGN_NATION")
-        decision = await self._decisions.decide(ask, self._observed(ask))
+        decision = await self._decisions.decide(ask, self._observed(ask), is_acted_on=False)
         return self._said(decision)
 
     def _observed(self, ask: Ask) -> Observed:

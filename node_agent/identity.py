@@ -116,6 +116,13 @@ class NationIdentity:
         versions = charters.believe(envelopes, membership.pinned, self._clock.now())
         if versions[-1].version < self.charter().version:
             raise TrustError("the coordinator shows an older charter than the one in force", code="ROLLBACK_REFUSED")
+        held = [charter.digest for charter in self._versions]
+        if [charter.digest for charter in versions[: len(held)]] != held:
+            raise TrustError(
+                "the coordinator shows a charter that parted from the one in force",
+                code="CHARTER_FORKED",
+                remedy="compare charters with the other nations, by another channel",
+            )
         if versions[-1].digest == self.charter().digest:
             return False
         check_settings(self._settings, versions[-1])

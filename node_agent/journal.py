@@ -94,7 +94,8 @@ class SqliteJournal:
 
     # series -------------------------------------------------------------------------------------------------------
 
-    def append(self, series: str, body: JsonObject) -> int:
+    def append(self, series: str, body: JsonObject, *, keep: int | None = None) -> int:
+        """`ports.Journal.append`; of a series with `keep` only the newest so many stay."""
         data = _encoded(body)
         with self._database.writing() as connection:
             last = connection.execute(
@@ -103,6 +104,8 @@ class SqliteJournal:
             sequence = int(last) + 1
             row = (series, sequence, data, self._clock.now().isoformat())
             connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
+            if keep is not None:
+                connection.execute("DELETE FROM entries WHERE series = ? AND sequence <= ?", (series, sequence - keep))
         return sequence
 
     def entries(self, series: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:

@@ -4,9 +4,9 @@ At every contact the coordinator shows a checkpoint. It is believed by the chart
 one that this agent kept, by a consistency proof (RFC 6962); then it takes its place. A log that shrank, forked or
 carries no proof is a contradiction: no update leaves any more until a person has looked, and `log verify` fails.
 
-A coordinator that says of itself that it is behind (restored from a backup) may show a smaller log until it is
-recovered; that is noted, not believed. Two nations that are shown two different logs do not notice it here: that needs
-witnesses.
+A coordinator that says of itself that it is behind (restored from a backup) may show a smaller log, or none, until it
+is recovered; that is not believed, and until then nothing leaves that needs a receipt (`node_agent.border`). Two
+nations that are shown two different logs do not notice it here: that needs witnesses.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from node_agent.ports import Nation
 from treaty.charter import Charter
 from treaty.errors import BadSignature, InvalidInput, NotFound, TrustError
 from treaty.log import Checkpoint, follow, verify_checkpoint
+from treaty.strict_json import MAX_INTEGER
 from treaty.wire.v1 import types_pb2
 
 _KIND, _NAME = "log", "checkpoint"
@@ -71,6 +72,8 @@ class LogWatch:
         known = self.last()
         try:
             offered = verify_by_log_key(self._nation.charter(), message.note)
+            if offered.size > MAX_INTEGER:
+                raise InvalidInput("the checkpoint names a size that no log has")
             if known is not None and is_behind and offered.size < known.size:
                 return
             if known is not None and offered.size > known.size and message.from_size != known.size:

@@ -141,8 +141,8 @@ class Journal(Protocol):
         """True if it was there."""
         ...
 
-    def append(self, series: str, body: JsonObject) -> int:
-        """Returns: its sequence."""
+    def append(self, series: str, body: JsonObject, *, keep: int | None = None) -> int:
+        """Returns: its sequence. With `keep`, only the newest so many of the series stay."""
         ...
 
     def entries(self, series: str, *, after: int = 0, limit: int = 1000) -> list[Entry]: ...

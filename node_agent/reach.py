@@ -40,7 +40,10 @@ async def greet(line: ReachLine) -> Greeting:
     answer = _parsed(reach_pb2.GreetResponse, await line.call("Greet", reach_pb2.GreetRequest()))
     if len(answer.nonce) > 64:
         raise InvalidInput("Reach's nonce has more than 64 bytes")
-    moment = answer.server_time.ToDatetime(tzinfo=UTC)
+    try:
+        moment = answer.server_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as err:
+        raise InvalidInput("Reach's clock shows a time that no clock shows") from err
     return Greeting(moment, names.digest(answer.charter_digest), answer.nonce)
 
 

@@ -7,16 +7,22 @@ process; progress is lossy and never stored. Reasons for waiting stay at home.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
+
+import structlog
 
 from node_agent import messages
 from node_agent.journal import SqliteJournal
 from node_agent.ports import ProgressReport, RolloutReport, RolloutState
 from treaty import names
+from treaty.errors import InvalidInput
 from treaty.fields import Fields
 from treaty.names import Digest, DirectiveNumber
 from treaty.strict_json import JsonObject
 from treaty.wire.v1 import session_pb2
+
+log = structlog.get_logger(__name__)
 
 ROLLOUTS = "rollout-report"
 WAITING = "waiting"
@@ -43,6 +49,7 @@ class ReportBook:
         return self._revisions[0]
 
     def rollout(self, report: RolloutReport) -> None:
+        report = replace(report, codes=tuple(messages.codes_only(report.codes)))  # some are the coordinator's words
         self._journal.note(ROLLOUTS, report.rollout, _to_json(report))
         self._rollouts[report.rollout] = report
         self._changed.add(report.rollout)
@@ -100,7 +107,14 @@ class ReportBook:
 
 
 def stored_rollouts(journal: SqliteJournal) -> list[RolloutReport]:
-    return [_from_json(document.name, document.body) for document in journal.documents(ROLLOUTS)]
+    """What was reported, one that cannot be read left out: a report is only shown, and must not keep an agent down."""
+    reports = []
+    for document in journal.documents(ROLLOUTS):
+        try:
+            reports.append(_from_json(document.name, document.body))
+        except InvalidInput as err:
+            log.warning("the report of a rollout cannot be read", rollout=document.name, code=err.code)
+    return reports
 
 
 def _to_json(report: RolloutReport) -> JsonObject:
@@ -120,12 +134,17 @@ def _to_json(report: RolloutReport) -> JsonObject:
 
 def _from_json(rollout: str, body: JsonObject) -> RolloutReport:
     fields = Fields(body, "rollout report")
+    since = fields.text("since", 40)
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError as err:
+        raise InvalidInput("a rollout report has no moment") from err
     report = RolloutReport(
         rollout=names.resource_name(rollout),
         number=DirectiveNumber(fields.integer("epoch"), fields.integer("counter")),
         state=fields.choice("state", RolloutState),
         manifest_digest=fields.digest("manifest"),
-        since=datetime.fromisoformat(fields.text("since", 40)),
+        since=moment,
         codes=fields.texts("codes", max_items=64, max_chars=64),
         pulled_bytes=fields.integer("pulled_bytes"),
         total_bytes=fields.integer("total_bytes"),
