@@ -6,7 +6,8 @@ Rules:
 2. the registers are read anew whenever charter or journal changed: charter (CAs, hosts), record (versions that the
    publishers' threshold signed, as far as this agent saw them; the first digest under a name and version stays), nation
    (datasets, address ranges);
-3. every decision is written to the journal, with question and answer, before it is acted on; that log stays at home;
+3. every decision is written to the journal, with question and answer, before it is acted on; that log stays at home.
+   What is only answered, because the coordinator asked, stands in a series of its own, and of it the newest stay;
 4. no bundle, no answer and a late answer are each a no.
 """
 
@@ -34,6 +35,8 @@ from treaty.strict_json import JsonObject
 from treaty.wire.certificates import ca_digest
 
 SERIES: Final = "decisions"
+ANSWERS: Final = "answers"
+MAX_ANSWERS: Final = 10_000
 MODEL_KIND: Final = "model"
 
 
@@ -61,8 +64,8 @@ class Decisions:
         self._registered: Registers | None = None
         self._refreshing = asyncio.Lock()
 
-    async def decide(self, ask: Ask, observed: Observed) -> Decision:
-        """Decide and log. `observed` need not hold the clock.
+    async def decide(self, ask: Ask, observed: Observed, *, is_acted_on: bool = True) -> Decision:
+        """Decide and log. `observed` need not hold the clock. A decision that is not acted on is an answer (rule 3).
 
         Raises: InvalidInput (INP-…): the question is not of the declared types.
         """
@@ -73,7 +76,8 @@ class Decisions:
         # Nanoseconds do not fit canonical JSON's integers, so what was observed is kept as the engine's own text.
         observation = exact_json.dump(seen.to_json()).decode("utf-8")
         entry: JsonObject = {"decision": decision.to_json(), "ask": ask.to_json(), "observed": observation}
-        await asyncio.to_thread(self._core.journal.append, SERIES, entry)
+        series, keep = (SERIES, None) if is_acted_on else (ANSWERS, MAX_ANSWERS)
+        await asyncio.to_thread(self._core.journal.append, series, entry, keep=keep)
         return decision
 
     async def refresh(self) -> None:
