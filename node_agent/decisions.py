@@ -4,8 +4,8 @@ Rules:
 1. the question has two parts: the `ask`, the same on both sides, and what is observed here, filled by the caller from
    what it holds and never from a message; the clock is added here;
 2. the registers are read anew whenever charter or journal changed: charter (CAs, hosts), record (versions that the
-   publishers' threshold signed, as far as this agent saw them; the first digest under a name and version stays), nation
-   (datasets, address ranges);
+   publishers' threshold signed, as far as this agent saw them; the first digest under a name and version stays; what
+   this nation itself revoked), nation (datasets, address ranges);
 3. every decision is written to the journal, with question and answer, before it is acted on; that log stays at home.
    What is only answered, because the coordinator asked, stands in a series of its own, and of it the newest stay;
 4. no bundle, no answer and a late answer are each a no.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from node_agent import catalogue
+from node_agent import catalogue, revocations
 from node_agent.ports import Core, Permit
 from treaty import names
 from treaty.errors import Corrupt, InvalidInput
@@ -136,7 +136,7 @@ class Decisions:
         facts = {dataset.name: dataset.facts for dataset in catalogue.datasets(self._core.journal)}
         return Registers(
             charter=charter_registers(nations),
-            record=record_registers(self._models(), self._revoked()),
+            record=record_registers(self._models(), revocations.subjects(self._core.journal)),
             nation=nation_registers(self._core.nation.code, facts, self._place.address_ranges or None),
         )
 
@@ -148,10 +148,6 @@ class Decisions:
             known = models.get(name, ModelFacts(licence, {}, {}))
             models[name] = ModelFacts(licence, {**known.versions, version: digest}, {**known.labels, version: label})
         return models
-
-    def _revoked(self) -> list[str]:
-        """What this nation itself revoked; what others did is in the coordinator's hands."""
-        return [document.name for document in self._core.journal.documents("revoked")]
 
 
 def permit(decision: Decision) -> Permit:

@@ -1,8 +1,8 @@
 """What is done about directives, put together: policies, service, deployments, rounds, the catalogue.
 
-This is `ports.Workers`. Beside what the core calls, three tasks run from `start` to `stop`: one keeps the wanted
-version in service, one feeds the policy engine, one says to the coordinator what changed in the catalogue. None of
-them needs the coordinator; where one fails for a moment it goes on, and says so in the log.
+This is `ports.Workers`. Beside what the core calls, four tasks run from `start` to `stop`: one keeps the wanted
+version in service, one feeds the policy engine, two say to the coordinator what changed in the catalogue and what was
+revoked. None of them needs the coordinator; where one fails for a moment it goes on, and says so in the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from node_agent import catalogue
+from node_agent import catalogue, revocations
 from node_agent.admission import require_current
 from node_agent.answers import Answers
 from node_agent.arrays import GlobalArrays
@@ -99,6 +99,7 @@ class Work:
             ("service", self._service.keep),
             ("policy-engine", self._decider.maintain),
             ("catalogue", self._announce),
+            ("revocations", self._announce_revocations),
         ):
             self._tasks.append(asyncio.create_task(_guarded(name, work), name=name))
 
@@ -167,6 +168,13 @@ class Work:
 
     def _require_current(self) -> None:
         require_current(self._core.nation.charter(), self._core.clock.now())
+
+    async def _announce_revocations(self) -> None:
+        journal = self._core.journal
+        while True:
+            generation = journal.generation
+            await revocations.announce(journal, self._core.border)
+            await journal.changed(generation)
 
     async def _announce(self) -> None:
         """Say to the coordinator what changed in the catalogue, once for each change, whenever it is there."""

@@ -58,6 +58,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "status": Command("status", "app", "Connection, what is served, what waits and for whom."),
         "approve": Command("consent", "approve_app", "A person's yes to a rollout."),
         "refuse": Command("consent", "refuse_app", "A person's no to a rollout."),
+        "revoke": Command("revocation", "app", "Put out an agent of this nation, or its CA, for ever."),
         "brake": Command("brake", "app", "Stop training and egress at once, or let them go on."),
         "dataset": Command("dataset", "app", "Register national datasets; paths never leave."),
         "policy": Command("policy", "app", "Put this nation's own policy in force."),

@@ -73,7 +73,7 @@ class TestNation:
     def delegations(self) -> Sequence[Delegation]:
         envelopes = (
             self.builder.agent_delegation(self.code, "par-1", self.key),
-            self.builder.person_delegation(self.code, self.person, Power.CONSENT, Power.OVERLAY),
+            self.builder.person_delegation(self.code, self.person, Power.CONSENT, Power.OVERLAY, Power.REVOKE),
         )
         return [verify_delegation(self._charter, envelope, NOW + timedelta(hours=1)) for envelope in envelopes]
 
