@@ -40,8 +40,9 @@ demo: $(VENV)/demo.stamp ## run the whole main job on a real model and real text
 test: $(VENV)/dev.stamp parts ## run every test; in CI a missing real part is a failure
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-parts: $(VENV)/dev.stamp ## build or find the real parts of the tests (OPA, PostgreSQL, buf)
-	@$(BIN)/python tools/parts.py
+# In CI a missing part is a failure; elsewhere the tests that need it are left out and say how to get it.
+parts: $(VENV)/dev.stamp ## build or find the real parts of the tests (OPA, PostgreSQL)
+	@$(BIN)/python tools/parts.py opa postgres || test "$$CI" != true
 
 check: lint types arrows generated ## everything that reads the code without running it
 
@@ -55,11 +56,13 @@ types: $(VENV)/dev.stamp
 arrows: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports
 
-generated: $(VENV)/dev.stamp parts
+generated: $(VENV)/dev.stamp
+	@$(BIN)/python tools/parts.py opa buf
+	@buf=$$($(BIN)/python -c 'from tools.parts import find; print(find("buf"))') && "$$buf" lint proto
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/proto.py --check
 	@$(BIN)/python tools/policies.py --check
 
-generate: $(VENV)/dev.stamp parts ## write the generated code and the compiled policies
+generate: $(VENV)/dev.stamp ## write the generated code and the compiled policies
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/proto.py
 	@$(BIN)/python tools/policies.py
 

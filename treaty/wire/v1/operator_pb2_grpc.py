@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class OperatorStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -138,105 +139,117 @@ class OperatorStub(object):
 
 
 class OperatorServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table.
+    """
 
     def Get(self, request, context):
-        """Resources, as canonical JSON.
+        """One resource, as canonical JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Resources of a kind, by name, a page at a time.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Every change of a kind from a resource version on, in order, without end.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Apply(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Store an intent. The same document again changes nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Delete what was applied.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishCharter(self, request, context):
-        """Parties.
+        """Put a charter version in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcceptAgent(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Let in an agent that has knocked.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeAgent(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Revoke an agent or a nation's CA, for good; its live streams are cut.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishModel(self, request, context):
-        """Model versions.
+        """Take a manifest as a draft.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignModel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Add signatures to a draft.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchManifest(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A version's manifest with all its signatures.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PushPolicy(self, request, context):
-        """Policy of the treaty.
+        """Put a revision of the treaty's policy in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControlRollout(self, request, context):
-        """Rollouts and runs.
+        """Pause, resume or abort a rollout, or let a wave begin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlanRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Ask every nation and plan a run. Nothing is stored.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Start the very plan that was shown.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """End a run; nothing of it is accepted any more.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -256,14 +269,15 @@ class OperatorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCheckpoint(self, request, context):
-        """The record.
+        """The newest signed checkpoint of the record, proved from the caller's size.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadLog(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Entries of the record, as far as the caller's role may read them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -380,7 +394,8 @@ def add_OperatorServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Operator(object):
-    """Missing associated documentation comment in .proto file."""
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table.
+    """
 
     @staticmethod
     def Get(request,

@@ -30,107 +30,141 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperatorStub:
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperatorAsyncStub: ...
     Get: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetRequest, _operator_pb2.Resource]
-    """Resources, as canonical JSON."""
+    """One resource, as canonical JSON."""
     List: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListRequest, _operator_pb2.ListResponse]
+    """Resources of a kind, by name, a page at a time."""
     Watch: _grpc.UnaryStreamMultiCallable[_operator_pb2.WatchRequest, _operator_pb2.WatchEvent]
+    """Every change of a kind from a resource version on, in order, without end."""
     Apply: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ApplyRequest, _operator_pb2.Resource]
+    """Store an intent. The same document again changes nothing."""
     Delete: _grpc.UnaryUnaryMultiCallable[_operator_pb2.DeleteRequest, _operator_pb2.Resource]
+    """Delete what was applied."""
     PublishCharter: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PublishCharterRequest, _operator_pb2.PublishCharterResponse]
-    """Parties."""
+    """Put a charter version in force."""
     AcceptAgent: _grpc.UnaryUnaryMultiCallable[_operator_pb2.AcceptAgentRequest, _operator_pb2.Resource]
+    """Let in an agent that has knocked."""
     RevokeAgent: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RevokeAgentRequest, _operator_pb2.Resource]
+    """Revoke an agent or a nation's CA, for good; its live streams are cut."""
     PublishModel: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PublishModelRequest, _operator_pb2.Resource]
-    """Model versions."""
+    """Take a manifest as a draft."""
     SignModel: _grpc.UnaryUnaryMultiCallable[_operator_pb2.SignModelRequest, _operator_pb2.Resource]
+    """Add signatures to a draft."""
     FetchManifest: _grpc.UnaryUnaryMultiCallable[_operator_pb2.FetchManifestRequest, _operator_pb2.FetchManifestResponse]
+    """A version's manifest with all its signatures."""
     PushPolicy: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PushPolicyRequest, _operator_pb2.Resource]
-    """Policy of the treaty."""
+    """Put a revision of the treaty's policy in force."""
     ControlRollout: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ControlRolloutRequest, _operator_pb2.Resource]
-    """Rollouts and runs."""
+    """Pause, resume or abort a rollout, or let a wave begin."""
     PlanRun: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PlanRunRequest, _operator_pb2.PlanRunResponse]
+    """Ask every nation and plan a run. Nothing is stored."""
     StartRun: _grpc.UnaryUnaryMultiCallable[_operator_pb2.StartRunRequest, _operator_pb2.Resource]
+    """Start the very plan that was shown."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_operator_pb2.CancelRunRequest, _operator_pb2.Resource]
+    """End a run; nothing of it is accepted any more."""
     FollowRun: _grpc.UnaryStreamMultiCallable[_operator_pb2.FollowRunRequest, _operator_pb2.RunProgress]
     """Live progress of a run: one message whenever something moved. Never stored."""
     FetchRunResult: _grpc.UnaryStreamMultiCallable[_operator_pb2.FetchRunResultRequest, _operator_pb2.RunResultFrame]
     """The result of a run as a directory of files, for `model publish --from-run`."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetCheckpointRequest, _types_pb2.Checkpoint]
-    """The record."""
+    """The newest signed checkpoint of the record, proved from the caller's size."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_operator_pb2.ReadLogRequest, _operator_pb2.LogEntry]
+    """Entries of the record, as far as the caller's role may read them."""
 
 @_typing.type_check_only
 class OperatorAsyncStub(OperatorStub):
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Get: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetRequest, _operator_pb2.Resource]  # type: ignore[assignment]
-    """Resources, as canonical JSON."""
+    """One resource, as canonical JSON."""
     List: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListRequest, _operator_pb2.ListResponse]  # type: ignore[assignment]
+    """Resources of a kind, by name, a page at a time."""
     Watch: _aio.UnaryStreamMultiCallable[_operator_pb2.WatchRequest, _operator_pb2.WatchEvent]  # type: ignore[assignment]
+    """Every change of a kind from a resource version on, in order, without end."""
     Apply: _aio.UnaryUnaryMultiCallable[_operator_pb2.ApplyRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Store an intent. The same document again changes nothing."""
     Delete: _aio.UnaryUnaryMultiCallable[_operator_pb2.DeleteRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Delete what was applied."""
     PublishCharter: _aio.UnaryUnaryMultiCallable[_operator_pb2.PublishCharterRequest, _operator_pb2.PublishCharterResponse]  # type: ignore[assignment]
-    """Parties."""
+    """Put a charter version in force."""
     AcceptAgent: _aio.UnaryUnaryMultiCallable[_operator_pb2.AcceptAgentRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Let in an agent that has knocked."""
     RevokeAgent: _aio.UnaryUnaryMultiCallable[_operator_pb2.RevokeAgentRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Revoke an agent or a nation's CA, for good; its live streams are cut."""
     PublishModel: _aio.UnaryUnaryMultiCallable[_operator_pb2.PublishModelRequest, _operator_pb2.Resource]  # type: ignore[assignment]
-    """Model versions."""
+    """Take a manifest as a draft."""
     SignModel: _aio.UnaryUnaryMultiCallable[_operator_pb2.SignModelRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Add signatures to a draft."""
     FetchManifest: _aio.UnaryUnaryMultiCallable[_operator_pb2.FetchManifestRequest, _operator_pb2.FetchManifestResponse]  # type: ignore[assignment]
+    """A version's manifest with all its signatures."""
     PushPolicy: _aio.UnaryUnaryMultiCallable[_operator_pb2.PushPolicyRequest, _operator_pb2.Resource]  # type: ignore[assignment]
-    """Policy of the treaty."""
+    """Put a revision of the treaty's policy in force."""
     ControlRollout: _aio.UnaryUnaryMultiCallable[_operator_pb2.ControlRolloutRequest, _operator_pb2.Resource]  # type: ignore[assignment]
-    """Rollouts and runs."""
+    """Pause, resume or abort a rollout, or let a wave begin."""
     PlanRun: _aio.UnaryUnaryMultiCallable[_operator_pb2.PlanRunRequest, _operator_pb2.PlanRunResponse]  # type: ignore[assignment]
+    """Ask every nation and plan a run. Nothing is stored."""
     StartRun: _aio.UnaryUnaryMultiCallable[_operator_pb2.StartRunRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """Start the very plan that was shown."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_operator_pb2.CancelRunRequest, _operator_pb2.Resource]  # type: ignore[assignment]
+    """End a run; nothing of it is accepted any more."""
     FollowRun: _aio.UnaryStreamMultiCallable[_operator_pb2.FollowRunRequest, _operator_pb2.RunProgress]  # type: ignore[assignment]
     """Live progress of a run: one message whenever something moved. Never stored."""
     FetchRunResult: _aio.UnaryStreamMultiCallable[_operator_pb2.FetchRunResultRequest, _operator_pb2.RunResultFrame]  # type: ignore[assignment]
     """The result of a run as a directory of files, for `model publish --from-run`."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetCheckpointRequest, _types_pb2.Checkpoint]  # type: ignore[assignment]
-    """The record."""
+    """The newest signed checkpoint of the record, proved from the caller's size."""
     ReadLog: _aio.UnaryStreamMultiCallable[_operator_pb2.ReadLogRequest, _operator_pb2.LogEntry]  # type: ignore[assignment]
+    """Entries of the record, as far as the caller's role may read them."""
 
 class OperatorServicer(metaclass=_abc_1.ABCMeta):
+    """One service for all that people do; what each call needs is in its comment, who may call it in the table."""
+
     @_abc_1.abstractmethod
     def Get(
         self,
         request: _operator_pb2.GetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
-        """Resources, as canonical JSON."""
+        """One resource, as canonical JSON."""
 
     @_abc_1.abstractmethod
     def List(
         self,
         request: _operator_pb2.ListRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.ListResponse, _abc.Awaitable[_operator_pb2.ListResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.ListResponse, _abc.Awaitable[_operator_pb2.ListResponse]]:
+        """Resources of a kind, by name, a page at a time."""
 
     @_abc_1.abstractmethod
     def Watch(
         self,
         request: _operator_pb2.WatchRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_operator_pb2.WatchEvent], _abc.AsyncIterator[_operator_pb2.WatchEvent]]: ...
+    ) -> _typing.Union[_abc.Iterator[_operator_pb2.WatchEvent], _abc.AsyncIterator[_operator_pb2.WatchEvent]]:
+        """Every change of a kind from a resource version on, in order, without end."""
 
     @_abc_1.abstractmethod
     def Apply(
         self,
         request: _operator_pb2.ApplyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Store an intent. The same document again changes nothing."""
 
     @_abc_1.abstractmethod
     def Delete(
         self,
         request: _operator_pb2.DeleteRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Delete what was applied."""
 
     @_abc_1.abstractmethod
     def PublishCharter(
@@ -138,21 +172,23 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.PublishCharterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.PublishCharterResponse, _abc.Awaitable[_operator_pb2.PublishCharterResponse]]:
-        """Parties."""
+        """Put a charter version in force."""
 
     @_abc_1.abstractmethod
     def AcceptAgent(
         self,
         request: _operator_pb2.AcceptAgentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Let in an agent that has knocked."""
 
     @_abc_1.abstractmethod
     def RevokeAgent(
         self,
         request: _operator_pb2.RevokeAgentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Revoke an agent or a nation's CA, for good; its live streams are cut."""
 
     @_abc_1.abstractmethod
     def PublishModel(
@@ -160,21 +196,23 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.PublishModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
-        """Model versions."""
+        """Take a manifest as a draft."""
 
     @_abc_1.abstractmethod
     def SignModel(
         self,
         request: _operator_pb2.SignModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Add signatures to a draft."""
 
     @_abc_1.abstractmethod
     def FetchManifest(
         self,
         request: _operator_pb2.FetchManifestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.FetchManifestResponse, _abc.Awaitable[_operator_pb2.FetchManifestResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.FetchManifestResponse, _abc.Awaitable[_operator_pb2.FetchManifestResponse]]:
+        """A version's manifest with all its signatures."""
 
     @_abc_1.abstractmethod
     def PushPolicy(
@@ -182,7 +220,7 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.PushPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
-        """Policy of the treaty."""
+        """Put a revision of the treaty's policy in force."""
 
     @_abc_1.abstractmethod
     def ControlRollout(
@@ -190,28 +228,31 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.ControlRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
-        """Rollouts and runs."""
+        """Pause, resume or abort a rollout, or let a wave begin."""
 
     @_abc_1.abstractmethod
     def PlanRun(
         self,
         request: _operator_pb2.PlanRunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.PlanRunResponse, _abc.Awaitable[_operator_pb2.PlanRunResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.PlanRunResponse, _abc.Awaitable[_operator_pb2.PlanRunResponse]]:
+        """Ask every nation and plan a run. Nothing is stored."""
 
     @_abc_1.abstractmethod
     def StartRun(
         self,
         request: _operator_pb2.StartRunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """Start the very plan that was shown."""
 
     @_abc_1.abstractmethod
     def CancelRun(
         self,
         request: _operator_pb2.CancelRunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]: ...
+    ) -> _typing.Union[_operator_pb2.Resource, _abc.Awaitable[_operator_pb2.Resource]]:
+        """End a run; nothing of it is accepted any more."""
 
     @_abc_1.abstractmethod
     def FollowRun(
@@ -235,13 +276,14 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.GetCheckpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.Checkpoint, _abc.Awaitable[_types_pb2.Checkpoint]]:
-        """The record."""
+        """The newest signed checkpoint of the record, proved from the caller's size."""
 
     @_abc_1.abstractmethod
     def ReadLog(
         self,
         request: _operator_pb2.ReadLogRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_operator_pb2.LogEntry], _abc.AsyncIterator[_operator_pb2.LogEntry]]: ...
+    ) -> _typing.Union[_abc.Iterator[_operator_pb2.LogEntry], _abc.AsyncIterator[_operator_pb2.LogEntry]]:
+        """Entries of the record, as far as the caller's role may read them."""
 
 def add_OperatorServicer_to_server(servicer: OperatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

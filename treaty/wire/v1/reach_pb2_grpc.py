@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ReachStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What can be asked before mutual TLS.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class ReachStub(object):
 
 
 class ReachServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What can be asked before mutual TLS.
+    """
 
     def Greet(self, request, context):
         """The coordinator's clock, the digest of its charter and a nonce for `Diagnose`.
@@ -102,7 +104,8 @@ def add_ReachServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Reach(object):
-    """Missing associated documentation comment in .proto file."""
+    """What can be asked before mutual TLS.
+    """
 
     @staticmethod
     def Greet(request,

@@ -29,6 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReachStub:
+    """What can be asked before mutual TLS."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -42,6 +44,8 @@ class ReachStub:
 
 @_typing.type_check_only
 class ReachAsyncStub(ReachStub):
+    """What can be asked before mutual TLS."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Greet: _aio.UnaryUnaryMultiCallable[_reach_pb2.GreetRequest, _reach_pb2.GreetResponse]  # type: ignore[assignment]
     """The coordinator's clock, the digest of its charter and a nonce for `Diagnose`."""
@@ -51,6 +55,8 @@ class ReachAsyncStub(ReachStub):
     """The charter itself, signed. It is public to whoever can reach the coordinator; believing it needs the pinned digest."""
 
 class ReachServicer(metaclass=_abc_1.ABCMeta):
+    """What can be asked before mutual TLS."""
+
     @_abc_1.abstractmethod
     def Greet(
         self,

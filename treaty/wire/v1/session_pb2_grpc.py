@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SessionStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """One conversation per agent.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,10 +43,12 @@ class SessionStub(object):
 
 
 class SessionServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """One conversation per agent.
+    """
 
     def Connect(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Hello first, Welcome second; then both speak when they have something to say.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -67,7 +70,8 @@ def add_SessionServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Session(object):
-    """Missing associated documentation comment in .proto file."""
+    """One conversation per agent.
+    """
 
     @staticmethod
     def Connect(request_iterator,

@@ -29,23 +29,32 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionStub:
+    """One conversation per agent."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_session_pb2.AgentMessage, _session_pb2.CoordinatorMessage]
+    """Hello first, Welcome second; then both speak when they have something to say."""
 
 @_typing.type_check_only
 class SessionAsyncStub(SessionStub):
+    """One conversation per agent."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_session_pb2.AgentMessage, _session_pb2.CoordinatorMessage]  # type: ignore[assignment]
+    """Hello first, Welcome second; then both speak when they have something to say."""
 
 class SessionServicer(metaclass=_abc_1.ABCMeta):
+    """One conversation per agent."""
+
     @_abc_1.abstractmethod
     def Connect(
         self,
         request_iterator: _MaybeAsyncIterator[_session_pb2.AgentMessage],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_session_pb2.CoordinatorMessage], _abc.AsyncIterator[_session_pb2.CoordinatorMessage]]: ...
+    ) -> _typing.Union[_abc.Iterator[_session_pb2.CoordinatorMessage], _abc.AsyncIterator[_session_pb2.CoordinatorMessage]]:
+        """Hello first, Welcome second; then both speak when they have something to say."""
 
 def add_SessionServicer_to_server(servicer: SessionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
