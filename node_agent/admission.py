@@ -3,7 +3,9 @@
 1. each manifest is signed by the threshold of the charter's publishers, and parses;
 2. the first is the version that the directive names, the second its base, which stands alone;
 3. it is releasable to this nation, by name or by a body of the charter that it belongs to;
-4. it is newer than what runs, unless it is what runs, or the fallback that the nation consented to.
+4. it is newer than what runs and than all that ever served under its name, unless it is what runs, the newest of all
+   that served, or the fallback that the nation consented to;
+5. its fallback is nothing, what is to be served now, or the fallback of that: versions that were decided on here.
 
 Policy is asked afterwards (`node_agent.deploy`).
 """
@@ -16,7 +18,7 @@ from datetime import datetime
 from node_agent.directives import Deploy
 from node_agent.ports import Nation
 from treaty.charter import Charter
-from treaty.errors import Expired, InvalidInput, PermissionRefused, TrustError
+from treaty.errors import Expired, InvalidInput, PermissionRefused, PreconditionFailed, TrustError
 from treaty.fields import timestamp_text
 from treaty.manifest import Manifest, check_newer, parse_manifest
 from treaty.names import Digest
@@ -71,10 +73,31 @@ def believed(action: Deploy, nation: Nation) -> Offered:
     return Offered(version, bases[0] if bases else None)
 
 
-def check_age(offered: Manifest, running: Manifest | None, consented_fallback: Digest | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What this nation serves and served, as the journal has it."""
+
+    running: Manifest | None
+    fallback: Digest | None
+    """Of what runs."""
+    newest: tuple[str, Digest] | None
+    """Version and digest of the newest that ever served under the offered name."""
+
+
+def check_age(offered: Manifest, standing: Standing) -> None:
     """Rule 4. Raises: RollbackRefused."""
-    if running is None or running.about.name != offered.about.name:
+    running, newest = standing.running, standing.newest
+    if offered.digest in (running.digest if running else None, standing.fallback, newest[1] if newest else None):
         return
-    if offered.digest in (running.digest, consented_fallback):
-        return
-    check_newer(running.about.version, offered.about.version)
+    if running is not None and running.about.name == offered.about.name:
+        check_newer(running.about.version, offered.about.version)
+    if newest is not None:
+        check_newer(newest[0], offered.about.version)
+
+
+def check_fallback(fallback: Digest | None, wanted: Digest | None, wanted_fallback: Digest | None) -> None:
+    """Rule 5. Raises: PreconditionFailed (FALLBACK_NOT_SERVED)."""
+    if fallback is not None and fallback not in (wanted, wanted_fallback):
+        raise PreconditionFailed(
+            "the rollout's fallback is neither what is served here nor the fallback of that", code="FALLBACK_NOT_SERVED"
+        )

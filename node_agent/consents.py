@@ -5,10 +5,12 @@
         └──────────────────────────── sees it within 200 ms, verifies it, acts ◄───────────────────┘
 
 Rules:
-1. a person answers only what was asked: version and fallback are taken from the request, never from the command line;
+1. a person answers what they saw: version, fallback, purpose and gates are taken from the request, never from the
+   command line, and a request that changed since it was shown is not answered;
 2. a consent is believed when a key that the nation's root delegated for it signed it, it has not ended, and it is about
-   this rollout, this version and this fallback; anything else is as if nobody had answered;
-3. the last answer of a person counts until the agent has acted on it.
+   this rollout, this version and this fallback, and was given to this directive and this purpose; anything else is as
+   if nobody had answered;
+3. the last answer of a person counts until the agent has acted on it; what failed or was aborted is asked anew.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from node_agent.directives import MAX_PROMPT_CHARS, MAX_PROMPTS, Gates
 from node_agent.ports import Journal, Nation
 from treaty import names
 from treaty.consent import Answer, AnsweredBy, Consent, VerifiedConsent, sign_consent, verify_consent
 from treaty.delegation import Delegation
-from treaty.errors import BadSignature, Corrupt, Expired, InvalidInput, NotFound
+from treaty.errors import BadSignature, ConflictError, Corrupt, Expired, InvalidInput, NotFound
 from treaty.fields import Fields
 from treaty.keys import SigningKey
 from treaty.names import Digest, PartyCode
@@ -34,6 +37,9 @@ REQUEST_KIND: Final = "consent-request"
 CONSENT_KIND: Final = "consent"
 VALIDITY: Final = timedelta(days=30)
 """How long a consent lasts unless the person says otherwise: longer than any rollout, shorter than memory."""
+
+SHOWN_DIGITS: Final = 12
+"""Of a digest in a command line, and the fewest by which a person may name a version."""
 
 _MAX_ENVELOPE_CHARS = 64 * 1024
 
@@ -48,6 +54,8 @@ class ConsentRequest:
     model: str
     fallback: Digest | None
     purpose: str
+    gates: Gates
+    """What the coordinator wants checked before the version serves; its choice, so a person sees it."""
     codes: tuple[str, ...]
 
     def to_json(self) -> JsonObject:
@@ -57,8 +65,24 @@ class ConsentRequest:
             "model": self.model,
             "fallback": self.fallback,
             "purpose": self.purpose,
+            "gates": {
+                "health_prompts": list(self.gates.health_prompts),
+                "evaluation_purpose": self.gates.evaluation_purpose,
+                "max_worse_ppm": self.gates.max_worse_ppm,
+            },
             "codes": list(self.codes),
         }
+
+    def command(self, verb: str = "approve") -> str:
+        """What a person types to answer exactly this version."""
+        version = self.manifest_digest.removeprefix("sha256:")[:SHOWN_DIGITS]
+        return f"{verb} {self.rollout} --version {version} --key FILE"
+
+    def is_about(self, version: str) -> bool:
+        """Whether a person who wrote `version` means this one: name@version, or the digest's first digits."""
+        digits = version.removeprefix("sha256:")
+        is_digest = len(digits) >= SHOWN_DIGITS and self.manifest_digest.removeprefix("sha256:").startswith(digits)
+        return version == self.model or is_digest
 
 
 def ask(journal: Journal, request: ConsentRequest) -> None:
@@ -79,40 +103,63 @@ def requests(journal: Journal) -> tuple[ConsentRequest, ...]:
     return tuple(_request(document.name, document.body) for document in journal.documents(REQUEST_KIND))
 
 
+def pending(journal: Journal, rollout: str) -> ConsentRequest:
+    """What `rollout` asks of a person now. Raises: NotFound: nothing."""
+    document = journal.document(REQUEST_KIND, names.resource_name(rollout))
+    if document is None:
+        waiting = ", ".join(request.rollout for request in requests(journal)) or "nothing"
+        raise NotFound(f"no rollout {rollout} waits for a person here", remedy=f"waiting: {waiting}")
+    return _request(rollout, document.body)
+
+
 def approve(
-    journal: Journal, nation: Nation, rollout: str, key: SigningKey, now: datetime, *, valid_for: timedelta = VALIDITY
+    journal: Journal,
+    nation: Nation,
+    request: ConsentRequest,
+    key: SigningKey,
+    now: datetime,
+    *,
+    valid_for: timedelta = VALIDITY,
 ) -> Consent:
-    """A person's yes to what `rollout` asks. Raises: NotFound: nothing waits. BadSignature: not this key's to give."""
-    return _answer(journal, nation, rollout, key, now, answer=Answer.YES, valid_for=valid_for)
+    """A person's yes to `request`, as they saw it.
+
+    Raises: NotFound: nothing waits. ConflictError: it asks something else now. BadSignature: not this key's to give.
+    """
+    return _answer(journal, nation, request, key, now, answer=Answer.YES, valid_for=valid_for)
 
 
 def refuse(
-    journal: Journal, nation: Nation, rollout: str, key: SigningKey, now: datetime, *, valid_for: timedelta = VALIDITY
+    journal: Journal,
+    nation: Nation,
+    request: ConsentRequest,
+    key: SigningKey,
+    now: datetime,
+    *,
+    valid_for: timedelta = VALIDITY,
 ) -> Consent:
     """A person's no. Raises: as `approve`."""
-    return _answer(journal, nation, rollout, key, now, answer=Answer.NO, valid_for=valid_for)
+    return _answer(journal, nation, request, key, now, answer=Answer.NO, valid_for=valid_for)
 
 
 def _answer(
     journal: Journal,
     nation: Nation,
-    rollout: str,
+    request: ConsentRequest,
     key: SigningKey,
     now: datetime,
     *,
     answer: Answer,
     valid_for: timedelta,
 ) -> Consent:
-    document = journal.document(REQUEST_KIND, names.resource_name(rollout))
-    if document is None:
-        waiting = ", ".join(request.rollout for request in requests(journal)) or "nothing"
-        raise NotFound(f"no rollout {rollout} waits for a person here", remedy=f"waiting: {waiting}")
-    request = _request(rollout, document.body)
+    if pending(journal, request.rollout) != request:
+        raise ConflictError(
+            f"rollout {request.rollout} asks something else than it did", remedy="look at 'foedus-agent status' again"
+        )
     consent = Consent(
         nation=nation.code,
         subject=request.manifest_digest,
         fallback=request.fallback,
-        rollout=rollout,
+        rollout=request.rollout,
         answer=answer,
         by=AnsweredBy.PERSON,
         decision_digest=None,
@@ -121,7 +168,7 @@ def _answer(
     )
     envelope = sign_consent(consent, key)
     verify_consent(envelope, nation.delegations(), now)
-    keep(journal, rollout, envelope)
+    keep(journal, request, envelope)
     return consent
 
 
@@ -141,9 +188,21 @@ def by_policy(request: ConsentRequest, nation: Nation, answer: Answer, decision:
     return sign_consent(consent, nation.key)
 
 
-def keep(journal: Journal, rollout: str, envelope: bytes) -> None:
-    """Journal an answer; the one before is replaced."""
-    journal.put(CONSENT_KIND, rollout, {"envelope": base64.b64encode(envelope).decode("ascii")})
+def keep(journal: Journal, request: ConsentRequest, envelope: bytes) -> None:
+    """Journal the answer to `request`; the one before is replaced."""
+    body: JsonObject = {
+        "envelope": base64.b64encode(envelope).decode("ascii"),
+        "number": request.number,
+        "purpose": request.purpose,
+    }
+    journal.put(CONSENT_KIND, request.rollout, body)
+
+
+def forget(journal: Journal, rollout: str) -> None:
+    """What was asked and answered for `rollout` is spent: whoever wants it again asks again. Idempotent."""
+    withdraw(journal, rollout)
+    if journal.document(CONSENT_KIND, rollout) is not None:
+        journal.remove(CONSENT_KIND, rollout)
 
 
 def given(
@@ -154,15 +213,17 @@ def given(
     if document is None:
         return None
     try:
-        text = Fields(document.body, "consent").text("envelope", _MAX_ENVELOPE_CHARS)
+        fields = Fields(document.body, "consent")
+        text = fields.text("envelope", _MAX_ENVELOPE_CHARS)
+        answered = (fields.text("number", 48), fields.text("purpose", 63))
         verified = verify_consent(base64.b64decode(text, validate=True), delegations, now)
     except (Expired, BadSignature):
         return None
     except (InvalidInput, binascii.Error) as err:
         raise Corrupt(f"the journal's consent for rollout {request.rollout} cannot be read") from err
     said = verified.consent
-    asked = (nation, request.rollout, request.manifest_digest, request.fallback)
-    return verified if (said.nation, said.rollout, said.subject, said.fallback) == asked else None
+    asked = (nation, request.rollout, request.manifest_digest, request.fallback, request.number, request.purpose)
+    return verified if (said.nation, said.rollout, said.subject, said.fallback, *answered) == asked else None
 
 
 def _request(rollout: str, body: JsonObject) -> ConsentRequest:
@@ -175,9 +236,20 @@ def _request(rollout: str, body: JsonObject) -> ConsentRequest:
             model=fields.text("model", 128),
             fallback=fields.optional_digest("fallback"),
             purpose=fields.text("purpose", 63),
+            gates=_gates(fields.mapping("gates")),
             codes=fields.texts("codes", max_items=64, max_chars=64),
         )
         fields.done()
     except InvalidInput as err:
         raise Corrupt(f"the journal's request for rollout {rollout} cannot be read") from err
     return request
+
+
+def _gates(fields: Fields) -> Gates:
+    gates = Gates(
+        health_prompts=fields.texts("health_prompts", max_items=MAX_PROMPTS, max_chars=MAX_PROMPT_CHARS),
+        evaluation_purpose=fields.optional_text("evaluation_purpose", 512),
+        max_worse_ppm=fields.integer("max_worse_ppm"),
+    )
+    fields.done()
+    return gates

@@ -11,7 +11,8 @@ Rules:
 3. where only a person's approval is missing, the deployment waits for one, level-triggered, as long as it takes;
 4. after consent a failure is FAILED, and then the fallback named in that consent is what is served, and no other:
    RETURNED; the number is journaled as left and never taken again;
-5. each step can be repeated: after a restart the deployment runs again from the start and finds what is done.
+5. each step can be repeated: after a restart the deployment runs again from the start and finds what is done;
+6. a consent is spent with the rollout that failed or was aborted, and that rollout never brings the same version again.
 
 The coordinator's silence (`Unavailable`) is not judged here: the caller starts the deployment again.
 """
@@ -27,9 +28,9 @@ from typing import Final
 import structlog
 
 from node_agent import admission, consents
-from node_agent.admission import Offered
+from node_agent.admission import Offered, Standing
 from node_agent.decisions import Decisions
-from node_agent.deployment import NOT_MEASURED, Deployment, first_report, journaled
+from node_agent.deployment import NOT_MEASURED, Deployment, first_report, has_left, journaled, leave_version
 from node_agent.directives import AbortRollout, Deploy, Directive
 from node_agent.fetch import GrpcChunkSource
 from node_agent.gates import Gates, GateWorse, Losses, codes_of
@@ -41,6 +42,7 @@ from node_agent.service import Service
 from node_agent.shelf import Shelf
 from treaty.consent import Answer, VerifiedConsent
 from treaty.errors import FoedusError, PolicyDenied, PreconditionFailed, Unavailable
+from treaty.names import Digest
 from treaty.policy import asks
 from treaty.policy.answer import Verdict
 from treaty.policy.decision import Decision
@@ -52,6 +54,7 @@ REFUSED_BY_PERSON: Final = "CONSENT_REFUSED"
 NO_FALLBACK: Final = "FALLBACK_NOT_HERE"
 ABORTED: Final = "ABORTED"
 LATE: Final = "DEADLINE_EXCEEDED"
+VERSION_LEFT: Final = "VERSION_LEFT"
 
 
 class _Failed(Exception):
@@ -73,8 +76,7 @@ class Deployer:
         """What can be said at once; a refusal is reported too, so that a rollout shows it. Raises: FoedusError."""
         try:
             offered = await asyncio.to_thread(admission.believed, action, self._core.nation)
-            self._check_age(offered, action)
-            self._check_fallback(action)
+            self._check(offered, action)
         except FoedusError as err:
             refused = first_report(directive.number, action, self._core.clock.now())
             self._core.reports.rollout(replace(refused, state=RolloutState.REFUSED, codes=codes_of(err)))
@@ -107,10 +109,11 @@ class Deployer:
     async def abort(self, action: AbortRollout) -> None:
         """Go back to the fallback that the nation consented to, if this rollout's version is in service; else stay."""
         self._core.journal.leave(action.deploy_number, (ABORTED,))
-        consents.withdraw(self._core.journal, action.rollout)
+        consents.forget(self._core.journal, action.rollout)
         begun = journaled(self._core.journal, action.rollout)
         if begun is None or begun.number != str(action.deploy_number):
             return
+        leave_version(self._core.journal, action.rollout, begun.manifest_digest)
         wanted = self._service.wanted
         if wanted is not None and (wanted.digest, wanted.number) == (begun.manifest_digest, begun.number):
             await self._service.return_to(begun.fallback, action.rollout, action.deploy_number)
@@ -130,30 +133,32 @@ class Deployer:
     async def _consented(self, deployment: Deployment) -> VerifiedConsent:
         """Decide, obtain the nation's consent and have it recorded. Raises: PolicyDenied, what the record refuses."""
         action, offered = deployment.action, deployment.offered
-        self._check_age(offered, action)
-        self._check_fallback(action)
+        self._check(offered, action)
         for manifest in offered.all:
             self._decisions.learn(manifest)
         nation, version = self._core.nation.code, offered.version
         admit = asks.model_admit(nation, version, action.rollout, action.purpose)
         (await self._decisions.decide(admit, self._observed(deployment, None, is_consented=False))).require_allow()
         deployment.write()
-        consent = await self._answer(deployment)
-        await self._core.border.submit(consent.envelope)
+        recorded: Digest | None = None
+        while (consent := await self._answer(deployment)).digest != recorded:  # it may end while it is being recorded
+            await self._core.border.submit(consent.envelope)
+            recorded = consent.digest
+        consents.withdraw(self._core.journal, action.rollout)
         if consent.consent.answer is Answer.NO:
             raise PolicyDenied("a person refused this rollout", codes=[REFUSED_BY_PERSON])
+        self._check(offered, action)  # days may have passed
         decision = await self._may_deploy(deployment, consent)
         decision.require_allow()
         return consent
 
     async def _answer(self, deployment: Deployment) -> VerifiedConsent:
         """The nation's answer: one that is there, the policy's, or a person's, for which it waits (rule 3)."""
-        action, journal = deployment.action, self._core.journal
+        journal = self._core.journal
         revisions: tuple[int, ...] | None = None
         while True:
             generation = journal.generation
             if (consent := self._given(deployment)) is not None:
-                consents.withdraw(journal, action.rollout)
                 deployment.waits("")
                 return consent
             if revisions != self._decisions.revisions:
@@ -164,7 +169,7 @@ class Deployer:
                     continue
                 consents.ask(journal, replace(deployment.request, codes=decision.codes))
                 deployment.say(RolloutState.AWAITING_CONSENT, decision.codes)
-                deployment.waits(f"waits for a person: foedus-agent approve {action.rollout} --key FILE")
+                deployment.waits(f"waits for a person: foedus-agent {deployment.request.command()}")
                 continue
             await journal.changed(generation)
 
@@ -174,7 +179,7 @@ class Deployer:
         answer = Answer.YES if decision.is_allowed else Answer.NO
         envelope = consents.by_policy(deployment.request, nation, answer, decision.digest, now)
         if answer is Answer.YES:
-            consents.keep(self._core.journal, deployment.action.rollout, envelope)
+            consents.keep(self._core.journal, deployment.request, envelope)
             return
         deployment.say(RolloutState.REFUSED, decision.codes)
         await self._core.border.submit(envelope)
@@ -246,11 +251,18 @@ class Deployer:
             raise _Failed(codes_of(err)) from err
         try:
             losses = await self._gated(deployment, candidate)
-            await self._service.promote(candidate, action.rollout, deployment.number, consent.consent.fallback)
+            await self._promoted(deployment, candidate, consent)
         except BaseException:
             await asyncio.shield(candidate.stop())
             raise
         deployment.say(RolloutState.SERVING, losses=losses)
+
+    async def _promoted(self, deployment: Deployment, candidate: Serving, consent: VerifiedConsent) -> None:
+        fallback = consent.consent.fallback
+        try:
+            await self._service.promote(candidate, deployment.action.rollout, deployment.number, fallback)
+        except FoedusError as err:
+            raise _Failed(codes_of(err)) from err
 
     async def _gated(self, deployment: Deployment, candidate: Serving) -> Losses:
         deployment.say(RolloutState.EVALUATING)
@@ -263,14 +275,17 @@ class Deployer:
             raise _Failed(codes_of(err)) from err
 
     async def _go_back(self, deployment: Deployment, failed: _Failed) -> None:
-        """Rule 4. The candidate never took the place of what is served, so that goes on; else the fallback starts."""
+        """Rule 4. A candidate that never took the place of what is served changes nothing; else the fallback starts."""
         action = deployment.action
         log.warning("rollout failed", rollout=action.rollout, codes=failed.codes, exc_info=failed.__cause__)
         deployment.say(RolloutState.FAILED, failed.codes, losses=failed.losses)
         self._core.journal.leave(deployment.number, failed.codes)
+        leave_version(self._core.journal, action.rollout, action.manifest_digest)
+        consents.forget(self._core.journal, action.rollout)
         wanted = self._service.wanted
+        is_wanted = wanted is not None and wanted.number == str(deployment.number)
         try:
-            if wanted is None and action.fallback is not None:
+            if is_wanted or (wanted is None and action.fallback is not None):
                 await self._service.return_to(action.fallback, action.rollout, deployment.number)
         except FoedusError as err:
             log.error("the fallback does not start", rollout=action.rollout, code=err.code, exc_info=err)
@@ -279,11 +294,16 @@ class Deployer:
 
     # bookkeeping --------------------------------------------------------------------------------------------------
 
-    def _check_age(self, offered: Offered, action: Deploy) -> None:
-        wanted = self._service.wanted
-        admission.check_age(offered.version, self._service.running, wanted.fallback if wanted else None)
-
-    def _check_fallback(self, action: Deploy) -> None:
-        """A fallback that is not here could not be returned to."""
+    def _check(self, offered: Offered, action: Deploy) -> None:
+        """What holds of a rollout whoever consents to it. Raises: Expired, RollbackRefused, PreconditionFailed."""
+        admission.require_current(self._core.nation.charter(), self._core.clock.now())
+        if has_left(self._core.journal, action.rollout, action.manifest_digest):
+            raise PreconditionFailed("this rollout took this version out again here", code=VERSION_LEFT)
+        wanted, running = self._service.wanted, self._service.running
+        fallback = wanted.fallback if wanted else None
+        newest = self._service.newest(offered.version.about.name)
+        admission.check_age(offered.version, Standing(running, fallback, newest))
+        admission.check_fallback(action.fallback, wanted.digest if wanted else None, fallback)
         if action.fallback is not None and not self._shelf.has(action.fallback):
+            # A fallback that is not here could not be returned to.
             raise PreconditionFailed("the rollout's fallback is not on the shelf", code=NO_FALLBACK)

@@ -18,6 +18,7 @@ from treaty.names import Digest, DirectiveNumber
 from treaty.strict_json import JsonObject
 
 KIND: Final = "deployment"
+LEFT_KIND: Final = "version-left"
 NOT_MEASURED: Final = Losses()
 MAX_CODES: Final = 16
 
@@ -60,6 +61,7 @@ class Deployment:
             model=self.offered.version.ref,
             fallback=self.action.fallback,
             purpose=self.action.purpose,
+            gates=self.action.gates,
             codes=(),
         )
 
@@ -118,6 +120,15 @@ class Deployment:
 
 def first_report(number: DirectiveNumber, action: Deploy, now: datetime) -> RolloutReport:
     return RolloutReport(action.rollout, number, RolloutState.PULLING, action.manifest_digest, now)
+
+
+def leave_version(journal: Journal, rollout: str, version: Digest) -> None:
+    """`rollout` took `version` back out here, and will not bring it in again. Idempotent."""
+    journal.put(LEFT_KIND, f"{rollout}/{version}", {})
+
+
+def has_left(journal: Journal, rollout: str, version: Digest) -> bool:
+    return journal.document(LEFT_KIND, f"{rollout}/{version}") is not None
 
 
 def journaled(journal: Journal, rollout: str) -> Journaled | None:

@@ -80,6 +80,7 @@ def hello(
 
 
 def rollout_status(report: RolloutReport) -> session_pb2.RolloutStatus:
+    """A verdict by state and codes. What the gates measured stays at home: no decision and no receipt covers it."""
     return session_pb2.RolloutStatus(
         rollout=report.rollout,
         number=number_message(report.number),
@@ -89,8 +90,6 @@ def rollout_status(report: RolloutReport) -> session_pb2.RolloutStatus:
         pulled_bytes=report.pulled_bytes,
         total_bytes=report.total_bytes,
         since=timestamp(report.since),
-        heldout_loss_micro_before=report.heldout_loss_micro_before,
-        heldout_loss_micro_after=report.heldout_loss_micro_after,
     )
 
 

@@ -79,6 +79,8 @@ def _rollouts(journal: SqliteJournal) -> list[JsonValue]:
             "digest": report.manifest_digest,
             "pulled_bytes": report.pulled_bytes,
             "total_bytes": report.total_bytes,
+            "heldout_loss_micro_before": report.heldout_loss_micro_before,
+            "heldout_loss_micro_after": report.heldout_loss_micro_after,
             "since": timestamp_text(report.since),
         }
         for report in found
@@ -92,8 +94,10 @@ def _approvals(journal: SqliteJournal, home: str) -> list[JsonValue]:
             "model": request.model,
             "digest": request.manifest_digest,
             "fallback": request.fallback,
+            "purpose": request.purpose,
+            "gates": request.to_json()["gates"],
             "codes": list(request.codes),
-            "command": f"foedus-agent --home {home} approve {request.rollout} --key <a person's key>",
+            "command": f"foedus-agent --home {home} {request.command()}",
         }
         for request in consents.requests(journal)
     ]

@@ -7,7 +7,8 @@ Rules:
    killed in between, the agent starts the wanted one;
 2. a child that died is started again, with growing pauses; policy's age and the coordinator's silence do not matter;
 3. what is reported as served is the digest that the running child found itself, and nothing once it is gone;
-4. one change at a time.
+4. one change at a time;
+5. the newest version that ever served under a name is remembered whatever is served now.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ import structlog
 from node_agent.ports import Core
 from node_agent.runtime.local import LocalRuntime, ServedVersion, Serving
 from node_agent.shelf import Shelf
-from treaty.errors import Corrupt, FoedusError, InvalidInput
+from treaty.errors import Corrupt, FoedusError, InvalidInput, RollbackRefused
 from treaty.fields import Fields, timestamp_text
-from treaty.manifest import Manifest
+from treaty.manifest import Manifest, check_newer
 from treaty.names import Digest, DirectiveNumber
 from treaty.strict_json import JsonObject
 
 log = structlog.get_logger(__name__)
 
 KIND: Final = "serving"
+NEWEST_KIND: Final = "newest-served"
 _CURRENT = "current"
 LOOK_SECONDS: Final = 1.0
 """How soon a dead child is noticed."""
@@ -87,14 +89,31 @@ class Service:
         running = self.running
         return None if running is None else running.about.version
 
+    def newest(self, name: str) -> tuple[str, Digest] | None:
+        """Version and digest of the newest that ever served under `name`."""
+        document = self._core.journal.document(NEWEST_KIND, name)
+        if document is None:
+            return None
+        try:
+            fields = Fields(document.body, "newest served")
+            newest = fields.text("version", 64), fields.digest("digest")
+            fields.done()
+        except InvalidInput as err:
+            raise Corrupt(f"the journal's entry of what served as {name} cannot be read") from err
+        return newest
+
     async def stage(self, version: Digest) -> Serving:
         """A candidate beside what is served. The caller promotes or stops it. Raises: as `LocalRuntime.stage`."""
         found = await asyncio.to_thread(ServedVersion.on, self._shelf, version)
         return await self._runtime.stage(found)
 
     async def promote(self, candidate: Serving, rollout: str, number: DirectiveNumber, fallback: Digest | None) -> None:
-        """Serve `candidate` from now on, also after a restart."""
+        """Serve `candidate` from now on, also after a restart.
+
+        Raises: PreconditionFailed: it has died; it is wanted all the same, until the caller returns to something else.
+        """
         async with self._turn:
+            self._note_newest(self._shelf.manifest(candidate.version.digest))
             self._write(Wanted(candidate.version.digest, rollout, str(number), fallback, self._core.clock.now()))
             await self._runtime.promote(candidate)
         self._tell()
@@ -135,6 +154,15 @@ class Service:
         live = self.live
         if live is None or live.version.digest != version:
             await self._runtime.promote(await self.stage(version))
+
+    def _note_newest(self, manifest: Manifest) -> None:
+        about, known = manifest.about, self.newest(manifest.about.name)
+        try:
+            if known is not None:
+                check_newer(known[0], about.version)
+        except RollbackRefused:
+            return
+        self._core.journal.put(NEWEST_KIND, about.name, {"version": about.version, "digest": manifest.digest})
 
     def _write(self, wanted: Wanted) -> None:
         self._core.journal.put(KIND, _CURRENT, wanted.to_json())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from treaty import names, statement
@@ -20,6 +20,9 @@ from treaty.keys import SigningKey
 from treaty.names import Digest, KeyId, PartyCode
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far the clock of whoever signed may be ahead of ours."""
 
 
 class Answer(StrEnum):
@@ -84,6 +87,8 @@ def verify_consent(envelope: bytes, delegations: Iterable[Delegation], now: date
     verified, delegation = verify_by_power(
         envelope, StatementKind.CONSENT, delegations, nation=claimed.nation, powers=[power], now=now
     )
+    if claimed.issued_at > now + CLOCK_SKEW:
+        raise Expired(f"the consent of {claimed.nation} begins at {timestamp_text(claimed.issued_at)}")
     if now >= claimed.expires_at:
         raise Expired(f"the consent of {claimed.nation} ended at {timestamp_text(claimed.expires_at)}")
     return VerifiedConsent(claimed, delegation.key.key_id, verified.digest, envelope)

@@ -75,7 +75,8 @@ def approve_as_person(cast: Cast, rollout: str) -> None:
     if not waiting:
         raise DemoFailed(f"{code}'s status shows nobody whom rollout {rollout} waits for")
     cast.telling.say(f"{code} waits for a person ({', '.join(waiting[0]['codes'])}); the person signs with their key:")
-    done = cast.agent(code, "approve", rollout, "--key", cast.person_key(code))
+    seen = ("--version", waiting[0]["digest"])
+    done = cast.agent(code, "approve", rollout, *seen, "--key", cast.person_key(code))
     cast.telling.say(done.err)
 
 

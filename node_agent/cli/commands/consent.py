@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +13,18 @@ from node_agent.cli.opening import opened
 from node_agent.cli.output import say
 from node_agent.cli.program import HomeOption, home_of, verb
 
+if TYPE_CHECKING:
+    from node_agent.consents import ConsentRequest
+
 approve_app = verb()
 refuse_app = verb()
 
 Rollout = Annotated[str, typer.Argument(help="The rollout that waits; see 'foedus-agent status'.")]
 KeyFile = Annotated[Path, typer.Option("--key", metavar="FILE", help="The person's private key.")]
 Passphrase = Annotated[Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Its passphrase.")]
+Version = Annotated[
+    str | None, typer.Option("--version", metavar="DIGEST|NAME@VERSION", help="What you mean, as 'status' shows it.")
+]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="How long the word holds.")]
 
 
@@ -27,11 +34,12 @@ def approve(
     rollout: Rollout,
     key: KeyFile,
     passphrase_file: Passphrase = None,
+    version: Version = None,
     days: Days = 30,
     home: HomeOption = None,
 ) -> None:
     """A person's yes to exactly the version and the fallback that the rollout asks for."""
-    _answer(ctx, home, rollout, key, passphrase_file, days=days, is_yes=True)
+    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, is_yes=True)
 
 
 @refuse_app.command()
@@ -40,11 +48,12 @@ def refuse(
     rollout: Rollout,
     key: KeyFile,
     passphrase_file: Passphrase = None,
+    version: Version = None,
     days: Days = 30,
     home: HomeOption = None,
 ) -> None:
     """A person's no to a rollout."""
-    _answer(ctx, home, rollout, key, passphrase_file, days=days, is_yes=False)
+    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, is_yes=False)
 
 
 def _answer(
@@ -54,6 +63,7 @@ def _answer(
     key_file: Path,
     passphrase_file: Path | None,
     *,
+    version: str | None,
     days: int,
     is_yes: bool,
 ) -> None:
@@ -65,5 +75,27 @@ def _answer(
     give = consents.approve if is_yes else consents.refuse
     now = datetime.now(UTC).replace(microsecond=0)
     with opened(home_of(ctx, home)) as base:
-        consent = give(base.journal, base.nation, rollout, key, now, valid_for=timedelta(days=days))
+        request = consents.pending(base.journal, rollout)
+        _require_seen(request, version, "approve" if is_yes else "refuse")
+        consent = give(base.journal, base.nation, request, key, now, valid_for=timedelta(days=days))
     say(f"{consent.answer} to {consent.subject} in rollout {rollout}, until {consent.expires_at:%Y-%m-%d}")
+
+
+def _require_seen(request: ConsentRequest, version: str | None, verb: str) -> None:
+    """A word is given to what its person saw. Raises: ConflictError, InvalidInput; Abort where the person says no."""
+    from node_agent.cli.commands.status import request_lines
+    from treaty.errors import ConflictError, InvalidInput
+
+    command = f"foedus-agent {request.command(verb)}"
+    if version is not None:
+        if not request.is_about(version):
+            raise ConflictError(
+                f"rollout {request.rollout} is not about {version}", remedy=f"read status, then: {command}"
+            )
+        return
+    if not sys.stdin.isatty():
+        raise InvalidInput("which version is meant is not said", remedy=f"read status, then: {command}")
+    shown = {**request.to_json(), "digest": request.manifest_digest}
+    for line in request_lines(shown):
+        say(line)
+    typer.confirm(f"{verb} this?", abort=True, err=True)

@@ -40,7 +40,24 @@ def status(
     )
     for approval in seen["approvals"]:
         typer.echo(f"\n{approval['model']} waits for a person ({', '.join(approval['codes'])}):")
+        for line in request_lines(approval):
+            typer.echo(f"  {line}")
         typer.echo(f"  {approval['command']}")
+
+
+def request_lines(asked: dict[str, Any]) -> list[str]:
+    """What a person decides on, one fact a line."""
+    gates = asked["gates"]
+    lines = [
+        f"version   {asked['model']} {asked['digest']}",
+        f"fallback  {asked['fallback'] or 'none: serves nothing'}",
+        f"purpose   {asked['purpose']}",
+    ]
+    lines += [f"prompt    {prompt!r}" for prompt in gates["health_prompts"]]
+    if gates["evaluation_purpose"] is not None:
+        worse = gates["max_worse_ppm"] / 10_000
+        lines.append(f"measured  on data for {gates['evaluation_purpose']!r}, at most {worse:g} % worse")
+    return lines
 
 
 def _facts(seen: dict[str, Any]) -> list[tuple[str, str]]:

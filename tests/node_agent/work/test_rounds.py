@@ -219,7 +219,7 @@ async def test_a_plan_is_refused_that_is_not_what_it_must_be(ready: Ready) -> No
         await work.admit(directive(20, ready.action(replace(plan, model_digest=DIGEST))))
     with pytest.raises(InvalidInput, match="not the one that the directive names"):
         await work.admit(directive(20, replace(good, arrays_digest=DIGEST)))
-    with pytest.raises(InvalidInput, match="not exactly the plan's"):
+    with pytest.raises(InvalidInput, match="the plan's tensors are not exactly the recipe's"):
         await work.admit(directive(20, ready.action(replace(plan, tensors=plan.tensors[1:]))))
 
 
