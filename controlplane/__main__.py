@@ -12,21 +12,59 @@ import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+import typer.core
 
+from controlplane.cli.ending import run_app
 from controlplane.home import Home, identity_of, initialise
-from treaty.errors import FoedusError, InvalidInput
+from treaty.errors import InvalidInput
 from treaty.keys import write_new
 from treaty.names import COORDINATOR_HOST, SpiffeId, SpiffeRole, treaty_domain
 
-app = typer.Typer(name="foedus-coordinator", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-HomeOption = Annotated[Path, typer.Option("--home", help="The coordinator's directory.", file_okay=False)]
+EPILOG: Final = """\b
+Exit codes:
+  0  done
+  1  refused or failed              read the line on stderr
+  2  bad usage or malformed input   change the command or the file
+  3  not found                      check the name, or run 'init' first
+  4  untrusted                      stop; somebody's bytes or identity could not be believed
+  6  unavailable                    a port or a store did not answer; try again
+  7  conflict or precondition       do the named step first, then repeat
+  130  interrupted
+
+\b
+Example:
+  foedus-coordinator init --home /srv/hub --party EU --host BE --domain treaty.example --dns hub.example
+  foedus-coordinator charter --home /srv/hub charter-1.json
+  foedus-coordinator certificate --home /srv/hub --role operator --name op-1 --out op-1
+  foedus-coordinator serve --home /srv/hub
+"""
+
+# Help is plain text; typer would still escape its brackets for rich, and readers would see the backslashes.
+typer.core.HAS_RICH = False
+
+app = typer.Typer(
+    help="Runs the coordinator: what operators do from elsewhere is 'foedus'.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+HomeOption = Annotated[
+    Path, typer.Option("--home", metavar="DIR", help="The coordinator's directory.", file_okay=False)
+]
 PEOPLE = (SpiffeRole.OPERATOR, SpiffeRole.PUBLISHER, SpiffeRole.AUDITOR)
 
 
-@app.command()
+@app.command(
+    short_help="Make keys, CA and the descriptor.",
+    epilog="Example:  foedus-coordinator init --home /srv/hub --party EU --host BE "
+    "--domain treaty.example --dns hub.example",
+)
 def init(
     home: HomeOption,
     party: Annotated[str, typer.Option(help="The party that runs the coordinator, e.g. EU.")],
@@ -40,7 +78,9 @@ def init(
     typer.echo(f"descriptor: {where.descriptor}")
 
 
-@app.command()
+@app.command(
+    short_help="Load a charter version.", epilog="Example:  foedus-coordinator charter --home /srv/hub charter-1.json"
+)
 def charter(
     home: HomeOption, file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)]
 ) -> None:
@@ -49,7 +89,7 @@ def charter(
     typer.echo(f"charter version {version} is in force: {digest}")
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-coordinator certificate --home /srv/hub --role operator --name op-1 --out op-1")
 def certificate(
     home: HomeOption,
     role: Annotated[SpiffeRole, typer.Option(help="operator, publisher or auditor.")],
@@ -74,7 +114,7 @@ def certificate(
     typer.echo(f"{identity}: {out / f'{name}.pem'}")
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-coordinator serve --home /srv/hub")
 def serve(home: HomeOption) -> None:
     """Serve until SIGTERM. Where it listens is written to HOME/endpoints.json."""
     where = Home(home)
@@ -88,7 +128,10 @@ def serve(home: HomeOption) -> None:
     _run(run_forever(where))
 
 
-@app.command()
+@app.command(
+    short_help="Direct again after a restore, under a higher epoch.",
+    epilog="Example:  foedus-coordinator recover --home /srv/hub --reason 'disk replaced'",
+)
 def recover(
     home: HomeOption,
     reason: Annotated[str, typer.Option(help="Why; it stays in the store.")],
@@ -96,7 +139,14 @@ def recover(
 ) -> None:
     """Let a coordinator that was restored from a backup direct again, under a higher epoch.
 
-    Restore the missing entries of the record first: afterwards agents that verified more refuse this log.
+    \b
+    1. stop the coordinator;
+    2. put the record's missing entries back (HOME/record, from a newer copy, or from whoever exported the log):
+       an agent that verified more would refuse this log, and halt it again with the checkpoint that proves it;
+    3. run this: it takes the next epoch, so that no directive number of the lost past is given out again;
+    4. serve again: each agent is sent what it lacks.
+
+    Prints the epoch taken and why the coordinator was halted; empty where it was not.
     """
     taken, halted = _run(_take_epoch(Home(home), epoch, reason))
     typer.echo(json.dumps({"epoch": taken, "was_halted_because": halted}))
@@ -139,22 +189,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def main() -> None:
-    """Exit 0, or 1 with one line on standard error that says what to do next."""
-    try:
-        app()
-    except FoedusError as err:
-        _fail(err)
-    except ExceptionGroup as group:
-        ours = group.subgroup(FoedusError)
-        if ours is None:
-            raise
-        _fail(ours)
-
-
-def _fail(error: BaseException) -> None:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    sys.exit(f"error: {error}")
+    sys.exit(run_app(app, sys.argv[1:], name="foedus-coordinator"))
 
 
 if __name__ == "__main__":

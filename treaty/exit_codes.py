@@ -8,8 +8,9 @@
     5  denied by a policy           change the request, or the policy
     6  unavailable                  the other side did not answer; try again
     7  conflict or precondition     re-read, do the named step first, then repeat
+    8  not permitted                this identity may not do it; use another role
 
-Scripts may rely on these; both `foedus` and `foedus-agent` use them.
+Scripts may rely on these; `foedus`, `foedus-agent` and `foedus-coordinator` use them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class ExitCode(IntEnum):
     DENIED = 5
     UNAVAILABLE = 6
     PRECONDITION = 7
+    NOT_PERMITTED = 8
 
 
 _BY_ERROR: dict[type[FoedusError], ExitCode] = {
@@ -36,6 +38,7 @@ _BY_ERROR: dict[type[FoedusError], ExitCode] = {
     errors.NotFound: ExitCode.NOT_FOUND,
     errors.TrustError: ExitCode.UNTRUSTED,
     errors.PolicyDenied: ExitCode.DENIED,
+    errors.PermissionRefused: ExitCode.NOT_PERMITTED,
     errors.Unavailable: ExitCode.UNAVAILABLE,
     errors.ConflictError: ExitCode.PRECONDITION,
     errors.PreconditionFailed: ExitCode.PRECONDITION,

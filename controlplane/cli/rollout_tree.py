@@ -72,13 +72,15 @@ def print_tree(resource: AnyResource) -> None:
     typer.echo("\n".join(lines(rollout, datetime.now(UTC), is_ascii=speaks_ascii_only())))
 
 
-async def watch_tree(client: Client, name: str) -> None:
-    """Redraw the tree while somebody watches, tell each change as a line elsewhere, until the rollout has ended."""
+async def watch_tree(client: Client, name: str) -> Rollout:
+    """Redraw the tree while somebody watches, tell each change as a line elsewhere, until the rollout has ended.
+
+    Returns: the rollout as it was seen last.
+    """
     listing = await client.list(ROLLOUT.name)
     current = narrowed(ROLLOUT, await client.get(ROLLOUT.name, name))
     if not sys.stdout.isatty():
-        await _tell_changes(client, current, listing.resource_version)
-        return
+        return await _tell_changes(client, current, listing.resource_version)
     from rich.live import Live
     from rich.text import Text
 
@@ -92,9 +94,10 @@ async def watch_tree(client: Client, name: str) -> None:
     ):
         async for rollout in _changes(client, current, listing.resource_version):
             current = rollout
+    return current
 
 
-async def _tell_changes(client: Client, rollout: Rollout, since: int) -> None:
+async def _tell_changes(client: Client, rollout: Rollout, since: int) -> Rollout:
     print_tree(rollout)
     before = rollout
     async for changed in _changes(client, rollout, since):
@@ -103,6 +106,7 @@ async def _tell_changes(client: Client, rollout: Rollout, since: int) -> None:
         before = changed
     if before is not rollout:
         print_tree(before)
+    return before
 
 
 async def _changes(client: Client, rollout: Rollout, since: int) -> AsyncIterator[Rollout]:

@@ -30,6 +30,7 @@ Exit codes:
   5  denied by a policy             change the request, or the policy
   6  unavailable                    the other side did not answer; try again
   7  conflict or precondition       re-read, do the named step first, then repeat
+  8  not permitted                  this identity may not do it; use another role
   130  interrupted
 
 \b

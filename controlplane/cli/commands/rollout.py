@@ -95,9 +95,12 @@ def status(
     name: NameArgument,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until it has ended.")] = False,
     output: OutputOption = Output.TABLE,
-) -> None:
-    """Show waves and nations: how far each is, what it waits for and since when."""
-    asyncio.run(_status(invocation(ctx), name, output, is_watching=watch))
+) -> int:
+    """Show waves and nations: how far each is, what it waits for and since when.
+
+    With --watch it ends with 1 where the rollout was aborted.
+    """
+    return asyncio.run(_status(invocation(ctx), name, output, is_watching=watch))
 
 
 async def _create(invoked: Invocation, intent: Intent, output: Output, *, dry_run: bool) -> None:
@@ -120,18 +123,22 @@ async def _control(invoked: Invocation, name: str, control: str, reason: str, sa
     typer.echo(f"rollout/{name} {said}")
 
 
-async def _status(invoked: Invocation, name: str, output: Output, *, is_watching: bool) -> None:
+async def _status(invoked: Invocation, name: str, output: Output, *, is_watching: bool) -> int:
     from controlplane.cli.calls import client_of
     from controlplane.cli.output import print_resource
     from controlplane.cli.rollout_tree import print_tree, watch_tree
-    from treaty.resources.rollouts import ROLLOUT
+    from treaty.exit_codes import ExitCode
+    from treaty.resources.meta import is_true
+    from treaty.resources.rollouts import ROLLOUT, ROLLOUT_ABORTED
 
     async with client_of(invoked) as client:
         if is_watching and output is Output.TABLE:
-            await watch_tree(client, name)
-            return
+            seen = await watch_tree(client, name)
+            is_aborted = is_true(seen.status.conditions, ROLLOUT_ABORTED)
+            return ExitCode.FAILED if is_aborted else ExitCode.OK
         resource = await client.get(ROLLOUT.name, name)
     if output is Output.TABLE:
         print_tree(resource)
     else:
         print_resource(resource, output)
+    return ExitCode.OK

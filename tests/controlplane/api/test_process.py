@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from controlplane.home import Home
 from tests.controlplane.api.world import home_of, load_charter
+from treaty.exit_codes import ExitCode
 from treaty.wire.credentials import plain_channel
 from treaty.wire.v1 import reach_pb2, reach_pb2_grpc
 
@@ -64,10 +65,11 @@ def test_it_serves_every_port_stops_cleanly_and_starts_again_after_a_kill(home: 
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     digest = asyncio.run(greeted(home, first.endpoints["reach"]))
     second_server = told("serve", "--home", str(home.root))
-    assert second_server.returncode == 1
-    assert second_server.stderr.splitlines()[-1] == (
-        "error: another process has the log open; stop the other coordinator"
-    )
+    assert second_server.returncode == ExitCode.PRECONDITION
+    assert second_server.stderr.splitlines()[-2:] == [
+        "error: another process has the log open",
+        "  stop the other coordinator",
+    ]
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
     again = Served(home)
     assert asyncio.run(greeted(home, again.endpoints["reach"])) == digest
@@ -85,15 +87,31 @@ def test_each_missing_step_is_named_in_one_line(tmp_path: Path) -> None:
     home = str(tmp_path / "eu")
     not_made = told("serve", "--home", home)
     assert (not_made.returncode, not_made.stderr) == (
-        1,
-        f"error: {home} is not a coordinator's home; run 'foedus-coordinator init' first\n",
+        ExitCode.NOT_FOUND,
+        f"error: {home} is not a coordinator's home\n  run 'foedus-coordinator init' first\n",
     )
     made = ("init", "--home", home, "--party", "EU", "--host", "BE", "--domain", "treaty.example", "--dns", "localhost")
     assert told(*made).returncode == 0
-    assert told(*made).stderr == f"error: {home} is a coordinator already; choose another --home\n"
+    assert told(*made).stderr == f"error: {home} is a coordinator already\n  choose another --home\n"
     no_charter = told("serve", "--home", home)
-    assert no_charter.stderr.splitlines()[-1] == (
-        "error: the coordinator has no charter; load one with 'foedus-coordinator charter --home DIR FILE'"
+    assert no_charter.stderr.splitlines()[-2:] == [
+        "error: the coordinator has no charter",
+        "  load one with 'foedus-coordinator charter --home DIR FILE'",
+    ]
+
+
+def test_help_is_plain_and_a_wrong_option_is_one_line_with_the_way_to_help() -> None:
+    shown = told("--help")
+    assert shown.returncode == 0
+    assert "Exit codes:" in shown.stdout
+    assert "\\" not in shown.stdout
+    assert "\x1b" not in shown.stdout
+    for verb in ("init", "charter", "certificate", "serve", "recover"):
+        assert "Example:" in told(verb, "--help").stdout
+    wrong = told("serve")
+    assert (wrong.returncode, wrong.stderr) == (
+        ExitCode.USAGE,
+        "error: missing option '--home'\n  foedus-coordinator serve --help\n",
     )
 
 
@@ -114,7 +132,7 @@ def test_a_charter_that_names_another_coordinator_is_refused(home: Home, tmp_pat
     file.write_bytes(others.signed())
     refused = told("charter", "--home", str(home.root), str(file))
     assert refused.stderr == (
-        "error: the charter names another CA for the coordinator; serve from the home it was made in\n"
+        "error: the charter names another CA for the coordinator\n  serve from the home it was made in\n"
     )
 
 
