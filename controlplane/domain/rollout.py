@@ -129,9 +129,10 @@ def _fold(draft: _Draft, nation: PartyCode) -> None:
         reason = report.codes[0] if report.codes else ""
         if state is NationState.SERVING and view.serving != draft.spec.manifest_digest:
             state, reason = NationState.STARTING, "DigestNotObserved"
-        draft.move(
-            nation, state, _word(reason), agent=entry.agent, observed_digest=view.serving, metrics=_metrics(report)
-        )
+        # A condition's reason knows no dashes; the codes as the nation says them are in the message.
+        codes = ", ".join(report.codes)
+        more = {"observed_digest": view.serving, "metrics": _metrics(report), "message": codes}
+        draft.move(nation, state, _word(reason), **more)
     elif state in IN_PROGRESS and not view.is_connected:
         draft.move(nation, state, "Unreachable")
     if _is_late(draft, nation):
