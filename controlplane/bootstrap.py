@@ -267,7 +267,8 @@ async def _follow_trust(core: Core, services: Services) -> None:
         version = core.trust.charter.version
         try:
             await core.trust.refresh()
-            IS_HALTED.set(await core.fleet.is_halted())
+            core.record.is_frozen = await core.fleet.is_halted()
+            IS_HALTED.set(core.record.is_frozen)
             if core.trust.charter.version != version:
                 await services.parties.adopt()
         except FoedusError as err:

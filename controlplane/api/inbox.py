@@ -19,8 +19,8 @@ from controlplane.services.enrolment import Enrolment
 from controlplane.services.fleet import AgentFleet
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock, Listener
-from controlplane.services.record import StatementRecord, statement_digest
-from controlplane.services.submissions import Submissions
+from controlplane.services.record import COORDINATOR_BEHIND, StatementRecord, statement_digest
+from controlplane.services.submissions import Submissions, check_size
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from treaty.errors import FoedusError, InvalidInput
@@ -103,6 +103,7 @@ class Inbox:
         await self._parts.listener.acknowledged(self._agent, number, codes)
 
     async def _submission(self, envelope: bytes) -> None:
+        check_size(envelope)  # 4: before a byte of it is parsed
         digest = statement_digest(envelope)  # 4: without a digest there is nothing to answer by
         try:
             _, index = await self._parts.submissions.submit(self._agent, envelope)
@@ -110,7 +111,8 @@ class Inbox:
             log.warning(
                 "submission refused", agent=str(self._agent), statement=digest, code=err.code, reason=err.message
             )
-            self._connection.say(Recorded(digest, codes=(err.code,)))
+            if err.code != COORDINATOR_BEHIND:  # no answer then: it is handed in again on the next stream
+                self._connection.say(Recorded(digest, codes=(err.code,)))
             return
         await self._parts.listener.submitted(self._agent, envelope, digest, index)
         self._connection.say(Recorded(digest, index))

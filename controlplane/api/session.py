@@ -5,7 +5,7 @@ checkpoint proved from the agent's own; then the directives that it lacks; then 
 
 Rules:
 1. the first message is a hello, within its deadline, and a hello comes once;
-2. an agent is silent for at most one lease; a stream that says nothing is ended;
+2. an agent is silent for at most one lease; a stream that says nothing is ended, one that says too much is read late;
 3. a peer that does not take what is written to it is ended, too;
 4. an end has a code, and what was being asked when it came did not happen.
 
@@ -26,6 +26,7 @@ from controlplane.api import messages_in, messages_out
 from controlplane.api.calls import Call, current_call
 from controlplane.api.inbox import Inbox, SessionParts
 from controlplane.api.metrics import CONNECTED
+from controlplane.api.pace import Pace
 from controlplane.domain.directives import Directive
 from controlplane.services.connections import Connection
 from controlplane.services.fleet import AGENT_AHEAD
@@ -65,8 +66,9 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
         leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
         shown = self._parts.enrolment.shown(agent, leaf, peer=context.peer(), version=hello.agent_version)
         await self._parts.enrolment.admit(agent, shown)
-        await self._learn(agent, hello.delegations)
+        # First of all: a coordinator that is behind must not add to its record what this agent brings.
         await self._parts.fleet.compare(agent, hello.position)
+        await self._learn(agent, hello.delegations)
         # The agent lets go of its older stream once it is welcomed: by then this one must be the agent's.
         async with self._open(agent, call, hello) as connection:
             connection.log_size = await self._welcome(agent, hello, context)
@@ -82,7 +84,8 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             except Expired as err:
                 log.warning("delegation has ended", agent=str(agent), reason=err.message)
                 continue
-            await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
+            if not self._parts.record.is_frozen:
+                await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone
 
     async def _welcome(self, agent: AgentId, hello: messages_in.Hello, context: Context) -> int:
         """Greet; the size of the log that the agent stands at afterwards, where the next proof starts."""
@@ -152,7 +155,9 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             _raise_first(group)
 
     async def _listen(self, inbox: Inbox, context: Context) -> None:
+        loop, pace = asyncio.get_running_loop(), Pace()
         while True:
+            await asyncio.sleep(pace.delay(loop.time()))
             try:
                 async with asyncio.timeout(LEASE_SECONDS):
                     message = await context.read()

@@ -85,7 +85,8 @@ class AgentFleet:
     async def load(self) -> None:
         """Say on the agents that this coordinator directs again, where it was recovered since it said otherwise."""
         self._ahead = set(await self._nations.ahead())
-        if not await self.is_halted():
+        self._record.is_frozen = await self.is_halted()
+        if not self._record.is_frozen:
             await self._nations.mark_directed("Directing", "", is_directed=True)
 
     def connected(self) -> Mapping[PartyCode, AgentId]:
@@ -159,6 +160,7 @@ class AgentFleet:
         if proved and not await self.is_halted():
             why = "; ".join(dict.fromkeys(reason for reason in (claimed, proved) if reason))
             log.error("coordinator is behind, directing nothing", agent=str(agent), because=why)
+            self._record.is_frozen = True
             await self._store.epochs.halt(why)
             await self._nations.mark_directed("CoordinatorBehind", why, is_directed=False)
         if claimed and not proved:

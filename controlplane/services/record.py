@@ -3,7 +3,8 @@
 Rules:
 1. a statement is known by the digest of its payload; offered again, with whatever signatures, it keeps its index;
 2. an index is told only after the disk has it (`controlplane.record.group_commit`);
-3. a checkpoint covers everything durable when it is made, and one reader's proofs start where that reader stood.
+3. a checkpoint covers everything durable when it is made, and one reader's proofs start where that reader stood;
+4. a coordinator that is behind its own record adds nothing to it: a second tree of the same size would be a fork.
 
 What a statement means, and who may offer it, is decided before it comes here.
 """
@@ -19,13 +20,14 @@ from dataclasses import dataclass
 from controlplane.record.group_commit import GroupCommit
 from controlplane.record.log_files import LogFiles
 from treaty import statement
-from treaty.errors import Corrupt, InvalidInput
+from treaty.errors import Corrupt, InvalidInput, PreconditionFailed
 from treaty.log import Leaf, SignedCheckpoint, new_entry
 from treaty.names import Digest, digest_of
 from treaty.statement import MAX_ENVELOPE_BYTES, StatementKind
 from treaty.strict_json import parse_object
 
 MAX_ENTRIES_PER_READ = 1000
+COORDINATOR_BEHIND = "COORDINATOR_BEHIND"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class StatementRecord:
         self._index: dict[Digest, int] = {}
         self._by_kind: dict[StatementKind, list[int]] = {kind: [] for kind in StatementKind}
         self._pending: dict[Digest, asyncio.Future[int]] = {}
+        self.is_frozen = False
+        """Whether this coordinator found that it is behind (rule 4)."""
 
     def load(self) -> None:
         """Learn what is recorded already. Blocks on the disk; call it once, before `run`.
@@ -69,7 +73,10 @@ class StatementRecord:
         return self._index.get(digest)
 
     async def append(self, envelope: bytes) -> int:
-        """Make a verified statement durable; its index. Idempotent by the statement's digest."""
+        """Make a verified statement durable; its index. Idempotent by the statement's digest.
+
+        Raises: PreconditionFailed (COORDINATOR_BEHIND): rule 4.
+        """
         digest = statement_digest(envelope)
         while True:
             if (index := self._index.get(digest)) is not None:
@@ -77,6 +84,12 @@ class StatementRecord:
             if (pending := self._pending.get(digest)) is None:
                 break
             await asyncio.wait([pending])
+        if self.is_frozen:
+            raise PreconditionFailed(
+                "the coordinator was restored from a backup, and adds nothing to its record",
+                code=COORDINATOR_BEHIND,
+                remedy="restore the missing entries of the record, then run 'foedus-coordinator recover'",
+            )
         return await self._submit(digest, envelope)
 
     async def _submit(self, digest: Digest, envelope: bytes) -> int:

@@ -11,7 +11,7 @@ from tests.e2e.treaty_world import TreatyWorld
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("e2e")]
 
-DEADLINE_SECONDS = 45
+DEADLINE_SECONDS = 30
 
 
 def test_a_nation_cut_off_past_the_deadline_is_late_and_the_quorum_holds(treaty: TreatyWorld) -> None:

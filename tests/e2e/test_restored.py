@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from examples.demo.programs import DemoFailed
 from tests.e2e.ceremonies import push_policy
 from tests.e2e.processes import eventually
 from tests.e2e.treaty_world import TreatyWorld
@@ -37,7 +38,8 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     assert halted["status"] == "False"
     assert " log entries, the record has " in halted["message"]
     eventually("its agent says so", lambda: joined.status(NATION)["connection"]["coordinator_is_behind"])
-    push_policy(joined, 3)
+    with pytest.raises(DemoFailed, match="was restored from a backup, and adds nothing to its record"):
+        push_policy(joined, 3)
     assert joined.status(NATION)["connection"]["highest_accepted"] == accepted
     assert revision(joined) == 2
 
@@ -49,6 +51,7 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     assert taken["epoch"] == 2
     joined.start_coordinator()
     joined.await_connected(NATION)
+    joined.foedus("policy", "push", joined.root / "bundles/treaty-3.tar.gz", joined.root / "bundles/treaty-3.json")
     eventually("revision 3 is in force", lambda: revision(joined) == 3)
     status = joined.status(NATION)
     assert status["connection"]["highest_accepted"].startswith("2.")
