@@ -8,7 +8,8 @@ Rules:
    this nation itself revoked), nation (datasets, address ranges);
 3. every decision is written to the journal, with question and answer, before it is acted on; that log stays at home.
    What is only answered, because the coordinator asked, stands in a series of its own, and of it the newest stay;
-4. no bundle, no answer and a late answer are each a no.
+4. no bundle, no answer and a late answer are each a no, and so is an allow with an obligation that this agent does not
+   meet (OBLIGATION_UNKNOWN): `receipt.journal` is met by the border; `epsilon.charge` is not, there is no ledger of it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from treaty.label import Classification
 from treaty.manifest import Manifest
 from treaty.names import Digest
 from treaty.policy import exact_json
+from treaty.policy.answer import Verdict
 from treaty.policy.decider import Decider, nanoseconds
-from treaty.policy.decision import Decision
+from treaty.policy.decision import Decision, Reason
 from treaty.policy.questions import Ask, Environment, Observed, ObservedSubject
 from treaty.policy.registers import ModelFacts, Registers, charter_registers, nation_registers, record_registers
 from treaty.strict_json import JsonObject
@@ -38,6 +40,8 @@ SERIES: Final = "decisions"
 ANSWERS: Final = "answers"
 MAX_ANSWERS: Final = 10_000
 MODEL_KIND: Final = "model"
+OBLIGATIONS_MET: Final = frozenset({"receipt.journal"})
+OBLIGATION_UNKNOWN: Final = "OBLIGATION_UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Decisions:
         await self.refresh()
         now_ns = nanoseconds(self._core.clock.now())
         seen = replace(observed, now_ns=now_ns, received_ns=observed.received_ns or now_ns)
-        decision = await self._decider.decide(ask, seen)
+        decision = _with_obligations_met(await self._decider.decide(ask, seen))
         # Nanoseconds do not fit canonical JSON's integers, so what was observed is kept as the engine's own text.
         observation = exact_json.dump(seen.to_json()).decode("utf-8")
         entry: JsonObject = {"decision": decision.to_json(), "ask": ask.to_json(), "observed": observation}
@@ -148,6 +152,13 @@ class Decisions:
             known = models.get(name, ModelFacts(licence, {}, {}))
             models[name] = ModelFacts(licence, {**known.versions, version: digest}, {**known.labels, version: label})
         return models
+
+
+def _with_obligations_met(decision: Decision) -> Decision:
+    """Rule 4: who meets an unknown obligation does not act."""
+    if not decision.is_allowed or set(decision.obligations) <= OBLIGATIONS_MET:
+        return decision
+    return replace(decision, verdict=Verdict.DENY, reasons=(Reason(OBLIGATION_UNKNOWN, "engine"),), obligations=())
 
 
 def permit(decision: Decision) -> Permit:
