@@ -32,7 +32,7 @@ from node_agent.ports import Brake, Nation, Permit, UpdateAccepted, UpdateOpenin
 from treaty import statement
 from treaty.errors import FoedusError, InvalidInput, PolicyDenied, ResourceExhausted, Unavailable
 from treaty.names import Digest, DirectiveNumber, RunId, digest_of
-from treaty.receipt import Crossing, Receipt, sign_receipt
+from treaty.receipt import Crossing, Receipt, parse_receipt, sign_receipt
 from treaty.strict_json import MAX_INTEGER
 from treaty.wire.v1 import session_pb2, transfer_pb2
 
@@ -158,10 +158,15 @@ class GrpcBorder:
         return None
 
     def _journal_receipt(self, receipt: Receipt) -> tuple[bytes, Digest]:
-        """Sign and keep `receipt`; on disk when this returns. The same transfer keeps the receipt that it had."""
-        known = self._journal.crossings.receipt_for(receipt.digest, receipt.crossing, receipt.run, receipt.round)
-        if known is not None:
-            return known.envelope, known.digest
+        """Sign and keep `receipt`; on disk when this returns.
+
+        The same transfer, to the same party and on the same ask, keeps the receipt that it had.
+        """
+        transfer = (receipt.digest, receipt.crossing, receipt.run, receipt.round)
+        for known in self._journal.crossings.receipts_for(*transfer):
+            said = parse_receipt(statement.unverified(known.envelope))
+            if (said.destination, said.ask_digest) == (receipt.destination, receipt.ask_digest):
+                return known.envelope, known.digest
         envelope = sign_receipt(receipt, self._nation.key)
         statement_digest = digest_of(receipt.statement().payload())
         self._journal.crossings.write_receipt(statement_digest, receipt, envelope)

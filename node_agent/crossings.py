@@ -79,14 +79,15 @@ class Crossings:
                 ),
             )
 
-    def receipt_for(self, subject: Digest, crossing: str, run: str, round_number: int) -> Written | None:
-        """The receipt already journaled for exactly this transfer, if there is one."""
+    def receipts_for(self, subject: Digest, crossing: str, run: str, round_number: int) -> list[Written]:
+        """The receipts already journaled for these bytes in this round, the newest first."""
         with self._database.reading() as connection:
-            row = connection.execute(
-                "SELECT * FROM receipts WHERE subject = ? AND crossing = ? AND run = ? AND round = ?",
+            rows = connection.execute(
+                "SELECT * FROM receipts WHERE subject = ? AND crossing = ? AND run = ? AND round = ?"
+                " ORDER BY rowid DESC",
                 (subject, crossing, run, round_number),
-            ).fetchone()
-        return None if row is None else _written(row)
+            ).fetchall()
+        return [_written(row) for row in rows]
 
     def holds_receipt(self, envelope: bytes) -> bool:
         with self._database.reading() as connection:

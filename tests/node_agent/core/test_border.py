@@ -17,10 +17,11 @@ from node_agent.ports import Permit, UpdateOpening
 from tests.node_agent.core.coordinator import Coordinator, coordinator
 from tests.node_agent.core.directives import number
 from tests.node_agent.core.nation import FR, Joined, nation
+from treaty import statement
 from treaty.delegation import verify_delegation
 from treaty.errors import PolicyDenied, Unavailable
 from treaty.names import PartyCode, RunId, digest_of
-from treaty.receipt import Crossing, Receipt, verify_receipt
+from treaty.receipt import Crossing, Receipt, parse_receipt, verify_receipt
 
 HEADER = b'{"header":1}'
 DECISION, ASK = digest_of(b"decision"), digest_of(b"ask")
@@ -157,6 +158,19 @@ async def test_killed_between_receipt_and_send_the_same_receipt_is_used_again(se
     await setting.border.send_update(OPENING, again, PERMIT, CHUNKS)
     assert setting.hub.frames[0].opening.receipt == envelope
     assert len(setting.base.journal.crossings.receipts()) == 1
+
+
+@pytest.mark.parametrize("changed", [{"destination": PartyCode("NATO")}, {"ask_digest": digest_of(b"another ask")}])
+async def test_the_same_bytes_to_another_party_or_on_another_ask_have_a_receipt_of_their_own(
+    setting: Setting, changed: dict[str, object]
+) -> None:
+    await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    other = replace(RECEIPT, **changed)  # type: ignore[arg-type]
+    await setting.border.send_update(OPENING, other, replace(PERMIT, ask_digest=other.ask_digest), CHUNKS)
+    written = setting.base.journal.crossings.receipts()
+    assert [parse_receipt(statement.unverified(each.envelope)) for each in written] == [RECEIPT, other]
+    sent = [frame.opening.receipt for frame in setting.hub.frames if frame.opening.receipt]
+    assert sent == [each.envelope for each in written]
 
 
 async def test_once_the_log_contradicted_itself_no_update_leaves(setting: Setting) -> None:
