@@ -3,8 +3,9 @@
 Rules:
 1. `carry_out` never waits: what is durable is on disk when it returns, what is sent is queued;
 2. admission is one worker, so directives are accepted in the order in which they came;
-3. a question that finds the queue full is not answered, and no answer is a no;
-4. a round that failed is refused by its codes and a rollout that failed is reported, whatever the worker left undone.
+3. a question that finds the queue full, or comes faster than they are answered, is not, and no answer is a no;
+4. a round that failed is refused by its codes and a rollout that failed is reported, whatever the worker left undone;
+   where the journal does not take it, that is logged and the agent goes on.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from node_agent.jobs import Jobs
 from node_agent.journal import SqliteJournal
 from node_agent.ledger import Standing
 from node_agent.logwatch import LOG_INCONSISTENT
+from node_agent.pace import Pace
 from node_agent.ports import Clock, RolloutReport, RolloutState, Workers
 from node_agent.reporting import ReportBook, stored_rollouts
 from node_agent.session import Session
 from treaty.errors import FoedusError, PolicyDenied
+from treaty.names import DirectiveNumber, RunId
 
 log = structlog.get_logger(__name__)
 
 ADMISSIONS: Final = 64
 QUESTIONS: Final = 64
 MAX_QUESTION_SECONDS: Final = 30.0
+QUESTIONS_PER_SECOND: Final = 20
+"""Each is decided and journaled, durable; a plan asks a handful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Executor:
         self._admissions: asyncio.Queue[Directive] = asyncio.Queue(ADMISSIONS)
         self._questions: asyncio.Queue[Question] = asyncio.Queue(QUESTIONS)
         self._charter_wanted = asyncio.Event()
+        self._pace = Pace(parts.clock, QUESTIONS_PER_SECOND, burst=QUESTIONS)
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Begin the workers. Called once, before `carry_out`."""
@@ -91,7 +97,7 @@ class Executor:
             case events.Finish(number=number, codes=codes):
                 parts.journal.finish(number, codes)
             case events.RefuseRound(run=run, round=round_number, number=number, codes=codes):
-                parts.border.refuse_round(run, round_number, number, codes)
+                self._refuse_round(run, round_number, number, codes)
             case events.ForgetRounds(run=run):
                 parts.journal.outbox.drop(moved_on(run))
             case events.SendStatus(sequence=sequence, is_full=is_full):
@@ -111,11 +117,17 @@ class Executor:
             case events.HaltEgress():
                 parts.border.halt(LOG_INCONSISTENT)
 
-    def _ask(self, question: Question) -> None:
+    def _refuse_round(self, run: RunId, round_number: int, number: DirectiveNumber, codes: tuple[str, ...]) -> None:
         try:
-            self._questions.put_nowait(question)
-        except asyncio.QueueFull:
+            self._parts.border.refuse_round(run, round_number, number, codes)
+        except FoedusError as err:
+            log.exception("refusal of a round not kept", run=run, round=round_number, code=err.code)  # 4
+
+    def _ask(self, question: Question) -> None:
+        if self._questions.full() or not self._pace.take():
             log.warning("question not answered: too many at once")  # 3
+            return
+        self._questions.put_nowait(question)
 
     # workers ------------------------------------------------------------------------------------------------------
 
@@ -155,6 +167,8 @@ class Executor:
                 await self._parts.follow_charter()
             except FoedusError as err:
                 log.warning("the coordinator's charter is not followed", code=err.code, exc_info=err)
+            except Exception:  # the boundary of one charter: the one in force stays
+                log.exception("the coordinator's charter is not followed")
 
     # jobs ---------------------------------------------------------------------------------------------------------
 
@@ -185,17 +199,21 @@ class Executor:
         parts = self._parts
         match directive.action:
             case Round(run=run, round=round_number):
-                parts.border.refuse_round(run, round_number, directive.number, codes)
+                self._refuse_round(run, round_number, directive.number, codes)
             case Deploy(rollout=rollout, manifest_digest=manifest):
                 known = {report.rollout: report for report in stored_rollouts(parts.journal)}.get(rollout)
                 over = (RolloutState.REFUSED, RolloutState.FAILED, RolloutState.RETURNED)
                 if known is None or known.number != directive.number or known.state not in over:
                     now = parts.clock.now()
-                    parts.book.rollout(
-                        RolloutReport(rollout, directive.number, RolloutState.FAILED, manifest, now, codes)
-                    )
+                    self._report(RolloutReport(rollout, directive.number, RolloutState.FAILED, manifest, now, codes))
             case AbortRollout() | EndRun() | LoadTreatyPolicy():
                 pass
+
+    def _report(self, report: RolloutReport) -> None:
+        try:
+            self._parts.book.rollout(report)
+        except FoedusError as err:
+            log.exception("failure of a rollout not reported", rollout=report.rollout, code=err.code)  # 4
 
 
 def _codes(error: FoedusError) -> tuple[str, ...]:

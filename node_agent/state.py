@@ -11,7 +11,9 @@ Rules:
 4. the brake ends and refuses rounds and cuts what is on its way out, whether the coordinator is there or not;
 5. status is latest-wins under a sequence that grows by one; a full one follows every connection and every request;
 6. silence of three heartbeats ends the stream; the session dials again. What was started goes on meanwhile;
-7. while the coordinator is behind (restored from a backup) its directives are refused by number, as any old one is.
+7. a number leaps neither over the epoch that the coordinator welcomed us with nor far beyond the highest: one
+   directive must not use up the numbers of all later ones (EPOCH_UNANNOUNCED, NUMBER_LEAPS);
+8. while the coordinator is behind (restored from a backup) its directives are refused by number, as any old one is.
 
 `node_agent.loop` carries the instructions out, in order. The words are in `node_agent.events`.
 """
@@ -27,7 +29,7 @@ from typing import Final
 from node_agent import events
 from node_agent.directives import Directive, EndRun, Round
 from node_agent.events import Event, Instruction
-from node_agent.ledger import Accepted, Standing
+from node_agent.ledger import MAX_CLOSED, Accepted, Standing
 from treaty.names import Digest, DirectiveNumber
 
 MAX_OPEN: Final = 32
@@ -39,6 +41,9 @@ STATUS_INTERVAL: Final = timedelta(milliseconds=200)
 
 BRAKE_ON: Final = "BRAKE_ON"
 NEVER: Final = DirectiveNumber(0, 0)
+MAX_EPOCH_LEAP: Final = 1_000
+MAX_COUNTER_LEAP: Final = 1_000_000
+"""Wider than any coordinator counts between two contacts; narrow enough for nine thousand million leaps."""
 
 
 class Phase(StrEnum):
@@ -153,12 +158,20 @@ class AgentState:
             return [] if same else [events.Refuse(number, ("NUMBER_REUSED",))]
         if number <= max([self.highest, *self.admitting]):
             return [events.Refuse(number, ("ROLLBACK_REFUSED",))]
+        if number.epoch > self.epoch:
+            return [events.Refuse(number, ("EPOCH_UNANNOUNCED",))]
+        if self._leaps(number):
+            return [events.Refuse(number, ("NUMBER_LEAPS",))]
         if self.is_brake_on and isinstance(directive.action, Round):
             return [events.Refuse(number, (BRAKE_ON,))]
         if len(self.open) + len(self.admitting) >= MAX_OPEN:
             return [events.Refuse(number, ("RESOURCE_EXHAUSTED",))]
         self.admitting[number] = directive
         return [events.Admit(directive)]
+
+    def _leaps(self, number: DirectiveNumber) -> bool:
+        start = self.highest.counter if number.epoch == self.highest.epoch else 0
+        return number.epoch - self.highest.epoch > MAX_EPOCH_LEAP or number.counter - start > MAX_COUNTER_LEAP
 
     def _said_again(self, directive: Directive, known: Accepted) -> Instruction:
         if known.content_digest != directive.content_digest:
@@ -177,12 +190,20 @@ class AgentState:
         superseded = [old for old in self.open.values() if old.subject == directive.subject]
         self.highest = number
         self.accepted[number] = Accepted(number, directive.content_digest, Standing.OPEN)
+        self._forget_old()
         self.open[number] = directive
         instructions: list[Instruction] = [events.Record(directive)]
         instructions.extend(self._finish(old.number, ("SUPERSEDED",)) for old in superseded)
         if isinstance(directive.action, Round | EndRun):
             instructions.append(events.ForgetRounds(directive.action.run))
         return [*instructions, events.Acknowledge(number), events.Start(directive)]
+
+    def _forget_old(self) -> None:
+        """As the ledger does: of what is done the newest stay."""
+        if len(self.accepted) > 2 * MAX_CLOSED:
+            done = sorted(known.number for known in self.accepted.values() if known.standing is Standing.DONE)
+            for number in done[:-MAX_CLOSED]:
+                del self.accepted[number]
 
     def _finish(self, number: DirectiveNumber, codes: tuple[str, ...]) -> Instruction:
         self._close(number, Standing.DONE)

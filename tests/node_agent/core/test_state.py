@@ -32,7 +32,7 @@ ROUND = parsed(round_message(2))
 
 
 def offline(*, is_brake_on: bool = False) -> AgentState:
-    state = AgentState(CHARTER)
+    state = AgentState(CHARTER, epoch=1)
     accept(state, FIRST)
     state.is_brake_on = is_brake_on
     return state
@@ -230,7 +230,7 @@ def test_a_round_under_the_brake_is_refused_before_and_after_admission() -> None
 
 
 def test_more_work_than_the_bound_is_refused() -> None:
-    state = AgentState(CHARTER)
+    state = AgentState(CHARTER, epoch=1)
     accept(state, *(parsed(deploy_message(n, rollout=f"r{n}")) for n in range(1, MAX_OPEN + 1)))
     more = parsed(deploy_message(MAX_OPEN + 1, rollout="one-more"))
     assert state.handle(events.DirectiveReceived(more), NOON) == [events.Refuse(more.number, ("RESOURCE_EXHAUSTED",))]
