@@ -11,15 +11,17 @@ import pytest
 from node_agent.deploy import Deployer
 from node_agent.directives import Deploy, Gates
 from node_agent.gates import Gates as GateKeeper
-from node_agent.ports import RolloutState
+from node_agent.messages import rollout_status
+from node_agent.ports import RolloutReport, RolloutState
 from node_agent.runtime.local import LocalRuntime, RuntimeSettings, ServedVersion, Serving
 from node_agent.service import NEWEST_KIND, Service
+from tests.builders.charters import NOW
 from tests.node_agent.work.nation import World, bundles_action, deploy_action, directive, governed, make_world
 from tests.treaty.model_folder import description, model_folder, safetensors
 from treaty.errors import Expired, PreconditionFailed, RollbackRefused
 from treaty.manifest import Manifest
 from treaty.manifest_build import build
-from treaty.names import Digest, digest_of
+from treaty.names import Digest, DirectiveNumber, digest_of
 
 NO_GATES = Gates((), None, 0)
 
@@ -86,6 +88,22 @@ async def test_an_expired_charter_brings_in_no_version_and_no_policy(world: Worl
         await world.work.admit(directive(6, load))
     with pytest.raises(Expired, match="charter version 1 ended"):
         await world.work.load_policy(directive(6, load), load)
+
+
+def test_what_a_gate_measured_does_not_leave() -> None:
+    report = RolloutReport(
+        rollout="first",
+        number=DirectiveNumber(1, 2),
+        state=RolloutState.RETURNED,
+        manifest_digest=digest_of(b"version"),
+        since=NOW,
+        codes=("GATE_WORSE",),
+        heldout_loss_micro_before=2_000_000,
+        heldout_loss_micro_after=3_000_000,
+    )
+    sent = rollout_status(report)
+    assert (sent.heldout_loss_micro_before, sent.heldout_loss_micro_after) == (0, 0)
+    assert list(sent.codes) == ["GATE_WORSE"]
 
 
 class _Dies:
