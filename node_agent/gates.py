@@ -5,8 +5,8 @@
    what is served now, or of the fallback where nothing is, by more than the gate allows.
 
 Which gates there are is the coordinator's choice; a person who is asked for consent sees them. Each batch of prompts is
-a use of a model: `infer.purpose` is decided before it. Prompts, texts and losses stay in the nation; what crosses is the
-verdict, by codes. A gate that cannot be applied is a gate that failed.
+a use of a model: `infer.purpose` is decided before it. Prompts, texts and losses stay in the nation; what crosses is
+the verdict, by codes. A gate that cannot be applied is a gate that failed.
 
 Codes: GATE_HEALTH, GATE_WORSE, GATE_NO_DATASET, GATE_UNUSABLE, and those of the policies.
 """
