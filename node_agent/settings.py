@@ -72,6 +72,10 @@ class Settings:
     (RFC 1918, RFC 4193): narrow them to your own. Empty: policies are told of none, and a treaty that asks (AGT-005)
     denies."""
 
+    keep_versions: int = 3
+    """Model versions that stay on this agent's disk after a rollout succeeded; what is served, its fallback, their
+    bases and what is under way stay in any case. 1 to 64."""
+
     sandbox: Sandbox = Sandbox.REQUIRED
     """`none` lets training run where the kernel offers no confinement; the receipt then says so."""
     policy_engine: PolicyEngine = PolicyEngine.EMBEDDED
@@ -108,6 +112,7 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "tally_seconds": (1, 86_400),
     "min_heldout_pairs": (1, 4096),
     "min_examples_per_round": (1, 2_560_000),
+    "keep_versions": (1, 64),
     "trainer_threads": (1, 256),
     "trainer_memory_bytes": (64 * 2**20, 16 * 2**40),
     "trainer_cpu_seconds": (1, 2_592_000),

@@ -69,6 +69,14 @@ class Shelf:
         with disk_errors("reading the shelf"):
             return self._folder(version).is_dir()
 
+    def admitted_at(self, version: Digest) -> int:
+        """When the version was pulled, for comparing (ns). Raises: NotFound."""
+        with disk_errors("reading the shelf"):
+            try:
+                return (self._folder(version) / MANIFEST_FILE).stat().st_mtime_ns
+            except FileNotFoundError:
+                raise NotFound(f"version {version} is not on the shelf", remedy="pull it first") from None
+
     def manifest(self, version: Digest) -> Manifest:
         """The manifest of a complete version. Raises: NotFound. Corrupt: it is not what was verified."""
         with disk_errors("reading the shelf"):

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from node_agent import catalogue, revocations
+from node_agent import admission, catalogue, revocations
 from node_agent.admission import require_current
 from node_agent.answers import Answers
 from node_agent.arrays import GlobalArrays
 from node_agent.assignments import Minimums
 from node_agent.bundles import Bundles
+from node_agent.clearing import ShelfKeeper
 from node_agent.decisions import Decisions, Place
 from node_agent.deploy import Deployer
 from node_agent.directives import AbortRollout, Deploy, Directive, EndRun, LoadTreatyPolicy, Question, Round
@@ -42,6 +43,7 @@ from treaty.dataset import sign_notice
 from treaty.errors import FoedusError, InvalidInput
 from treaty.label import Classification
 from treaty.names import digest_of
+from treaty.plan import verify_plan
 from treaty.policy.decider import Decider
 from treaty.policy.embedded import EmbeddedEngine
 from treaty.policy.engine import Engine
@@ -65,6 +67,8 @@ class Work:
         runtime: LocalRuntime,
         trainer: TrainerSupervisor,
         minimums: Minimums,
+        *,
+        keep_versions: int,
     ) -> None:
         folders = core.folders
         self._core = core
@@ -73,6 +77,7 @@ class Work:
         self._bundles = Bundles(core, decider)
         self._decisions = Decisions(core, decider, place)
         self._service = Service(core, self._shelf, runtime)
+        self._keeper = ShelfKeeper(core, self._shelf, self._service, keep_versions)
         gates = Gates(core, self._decisions, self._service, self._shelf)
         self._deployer = Deployer(core, self._decisions, self._service, gates, self._shelf)
         self._trainer = trainer
@@ -127,16 +132,25 @@ class Work:
                 pass
 
     async def deploy(self, directive: Directive, action: Deploy) -> None:
-        await self._deployer.deploy(directive, action)
+        offered = await asyncio.to_thread(admission.believed, action, self._core.nation)
+        versions = [*(manifest.digest for manifest in offered.all), *([action.fallback] if action.fallback else [])]
+        with self._keeper.using(versions):
+            await self._deployer.deploy(directive, action)
+            wanted = self._service.wanted
+            if wanted is not None and wanted.digest == action.manifest_digest:
+                await self._keeper.clear()
 
     async def abort(self, directive: Directive, action: AbortRollout) -> None:
         await self._deployer.abort(action)
 
     async def round(self, directive: Directive, action: Round) -> None:
+        plan, _ = verify_plan(action.plan, self._core.nation.charter())
+        self._keeper.begin_run(action.run, plan.model_digest)
         await self._rounds.run(directive, action)
 
     async def end_run(self, directive: Directive, action: EndRun) -> None:
         await self._rounds.end_run(action.run)
+        self._keeper.end_run(action.run)
 
     async def load_policy(self, directive: Directive, action: LoadTreatyPolicy) -> None:
         self._require_current()
@@ -218,6 +232,7 @@ def build(core: Core, settings: Settings) -> Work:
         LocalRuntime(RuntimeSettings(sandbox=sandbox), scratch / "serving", held),
         TrainerSupervisor(trainer, scratch / "trainer", held),
         Minimums(settings.min_heldout_pairs, settings.min_examples_per_round),
+        keep_versions=settings.keep_versions,
     )
 
 
