@@ -17,9 +17,10 @@ from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
 from treaty import statement
 from treaty.charter import Charter
-from treaty.fields import Fields, timestamp_text
+from treaty.fields import timestamp_text
 from treaty.keys import SigningKey
 from treaty.names import AgentId, Digest, DirectiveNumber, digest_of
+from treaty.revocation import parse_revocation
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
 
@@ -94,10 +95,9 @@ class Parties:
         claimed = statement.unverified(envelope)
         if claimed.kind is not StatementKind.REVOCATION:
             return
-        fields = Fields(claimed.predicate, "revocation")
-        subject, reason = claimed.subject_name, fields.text("reason", 1024)
-        await self._nations.revoke(subject, reason=reason, by=f"nation {agent.nation}")
-        log.warning("revoked by its nation", subject=subject, nation=agent.nation, statement=digest)
+        word = parse_revocation(claimed)
+        await self._nations.revoke(word.subject, reason=word.reason, by=f"nation {agent.nation}")
+        log.warning("revoked by its nation", subject=word.subject, nation=agent.nation, statement=digest)
 
     async def connected(self, agent: AgentId) -> None:
         """Belonging does not change by coming."""

@@ -23,11 +23,20 @@ from controlplane.store.ports.trust import RevocationKind, StoredCharter
 from treaty import names, statement
 from treaty.charter import Charter, parse_charter, verify_first, verify_successor
 from treaty.delegation import Delegation, verify_delegation
-from treaty.errors import Corrupt, FoedusError, IdentityRefused, NotFound, PreconditionFailed
-from treaty.names import Digest, PartyCode, SpiffeId
+from treaty.errors import (
+    Corrupt,
+    FoedusError,
+    IdentityRefused,
+    NotFound,
+    PreconditionFailed,
+    ResourceExhausted,
+)
+from treaty.names import Digest, KeyId, PartyCode, SpiffeId
 from treaty.wire.certificates import ca_digest, check_leaf
 
 MAX_CHARTERS = 64
+MAX_DELEGATIONS = 256
+"""Delegations in force of one nation: its agents and its persons, several times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Trust:
         self._changed = changed
         self._anchor: Anchor | None = None
         self._revoked: frozenset[str] = frozenset()
-        self._delegations: dict[str, Delegation] = {}
+        self._delegations: dict[PartyCode, dict[KeyId, Delegation]] = {}
 
     async def load(self) -> None:
         """Read charter and revocations back. Raises: Corrupt: what is stored does not verify."""
@@ -155,26 +164,43 @@ class Trust:
         return self._current.ca_digests[nation.lower()]
 
     def check_own(self, subject: str, nation: PartyCode) -> None:
-        """Raises: IdentityRefused: `subject` (an id or a CA's digest) is not `nation`'s own to revoke."""
-        own = f"spiffe://{nation.lower()}.{self.charter.domain}/"
-        if subject != self.ca_digest(nation) and not subject.startswith(own):
+        """Check that `subject` is an id or the CA of `nation`.
+
+        Raises: IdentityRefused: it is somebody else's. InvalidInput: it is neither.
+        """
+        if subject.startswith("sha256:"):
+            is_own = subject == self.ca_digest(nation)
+        else:
+            is_own = names.spiffe_id(subject, self.charter.domain).authority == nation.lower()
+        if not is_own:
             raise IdentityRefused(f"{nation} may revoke its own agents and CA only", code="FOREIGN_NATION")
 
     def delegations(self, nation: PartyCode) -> Sequence[Delegation]:
-        return [delegation for delegation in self._delegations.values() if delegation.nation == nation]
+        return list(self._delegations.get(nation, {}).values())
 
     def learn_delegation(self, envelope: bytes, *, nation: PartyCode) -> Delegation:
         """Believe a delegation of `nation`'s root; a newer one of the same key replaces the older.
 
-        Raises: IdentityRefused: of another nation. Others as `verify_delegation`.
+        Raises: IdentityRefused: of another nation. ResourceExhausted: it has too many. Others as `verify_delegation`.
         """
         delegation = verify_delegation(self.charter, envelope, self._clock())
         if delegation.nation != nation:
             raise IdentityRefused(f"a delegation of {delegation.nation} was sent by {nation}", code="NOT_A_PARTY")
-        known = self._delegations.get(delegation.key.key_id)
-        if known is None or known.issued_at <= delegation.issued_at:
-            self._delegations[delegation.key.key_id] = delegation
+        # By nation: another one that delegates the same key takes nothing away from this one's word.
+        own = self._delegations.setdefault(nation, {})
+        key_id = delegation.key.key_id
+        if key_id not in own and len(own) >= MAX_DELEGATIONS:
+            self._forget_expired(own)
+            if len(own) >= MAX_DELEGATIONS:
+                raise ResourceExhausted(f"{nation} has {MAX_DELEGATIONS} delegations in force already")
+        if key_id not in own or own[key_id].issued_at <= delegation.issued_at:
+            own[key_id] = delegation
         return delegation
+
+    def _forget_expired(self, own: dict[KeyId, Delegation]) -> None:
+        now = self._clock()
+        for key_id in [key_id for key_id, delegation in own.items() if delegation.expires_at <= now]:
+            del own[key_id]
 
     def recall_delegation(self, envelope: bytes) -> None:
         """Believe a delegation that was recorded earlier, if it still holds under the charter of today."""

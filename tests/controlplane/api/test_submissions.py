@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.services.submissions import MAX_SUBMISSION_BYTES, Submissions, check_size
+from controlplane.services.trust import MAX_DELEGATIONS
+from tests.builders.charters import DOMAIN
 from tests.controlplane.api.world import DE, FR, Stream, World, agent, home_of, load_charter, now, serving, world
 from treaty import statement
 from treaty.consent import Answer, AnsweredBy, Consent, sign_consent
 from treaty.dataset import DatasetNotice, sign_notice
 from treaty.delegation import Power
+from treaty.errors import ResourceExhausted
 from treaty.keys import SigningKey, new_signing_key
 from treaty.label import Classification
 from treaty.names import Digest, PartyCode, SpiffeId, digest_of
-from treaty.receipt import Tally, sign_tally
+from treaty.receipt import MAX_CLASSES, Tally, sign_tally
 from treaty.resources.nations import DATASET, NODE_AGENT, DatasetSpec, SizeBucket
 from treaty.resources.rollouts import CONSENT
 from treaty.statement import Statement, StatementKind
+from treaty.strict_json import JsonObject
 from treaty.wire.v1 import session_pb2
 
 PAR = agent()
@@ -130,8 +135,78 @@ async def test_what_is_no_envelope_at_all_ends_the_stream(there: World) -> None:
     assert (await stream.ended()).details() == "INVALID_INPUT"
 
 
-def revocation(subject: str, key: SigningKey) -> bytes:
-    predicate = {"subject": subject, "reason": "stolen", "by": "person", "issued_at": "2026-11-23T18:00:00Z"}
+async def test_what_is_larger_than_any_honest_statement_is_not_parsed(there: World) -> None:
+    stream = await there.connect(PAR)
+    huge = sign_notice(dataset(), there.agent_keys[PAR]) + b" " * MAX_SUBMISSION_BYTES
+    await stream.say(session_pb2.AgentMessage(submission=session_pb2.Submission(envelope=huge)))
+    assert (await stream.ended()).details() == "LIMIT_EXCEEDED"
+
+
+def test_the_largest_honest_statement_has_room() -> None:
+    until = now().replace(microsecond=0)
+    classes = {f"{number:064}": (2**53 - 1, 2**53 - 1) for number in range(MAX_CLASSES)}
+    largest = sign_tally(Tally(FR, "a" * 63, 1, until, until, classes), new_signing_key())
+    check_size(largest)
+    assert len(largest) < MAX_SUBMISSION_BYTES // 3
+
+
+def decision(predicate: JsonObject, key: SigningKey) -> bytes:
+    return statement.sign(Statement(StatementKind.DECISION, "x", SUBJECT, predicate), [key])
+
+
+async def test_an_agent_hands_in_no_decision_that_names_another_nation_or_agent(there: World) -> None:
+    stream, key = await there.connect(PAR), there.agent_keys[PAR]
+    size = there.coordinator.core.record.size
+    assert (await submitted(stream, decision({"nation": "DE"}, key))).refusal.code == "FOREIGN_NATION"
+    assert (await submitted(stream, decision({"agent": "lyo-1"}, key))).refusal.code == "FOREIGN_AGENT"
+    assert there.coordinator.core.record.size == size
+    own = await submitted(stream, decision({"nation": "FR", "agent": "par-1"}, key))
+    assert not own.HasField("refusal")
+
+
+async def test_another_nation_that_delegates_an_agents_key_takes_nothing_from_it(there: World) -> None:
+    stream, key = await there.connect(PAR), there.agent_keys[PAR]
+    stolen = there.charters.agent_delegation(DE, "ber-2", key)
+    await there.connect(BER, delegations=[there.delegation(BER), stolen])
+    recorded = await submitted(stream, sign_tally(tally(PAR), key))
+    assert not recorded.HasField("refusal")
+
+
+async def test_a_nation_keeps_a_bounded_number_of_delegations(there: World) -> None:
+    trust, charters = there.coordinator.core.trust, there.charters
+    for number in range(MAX_DELEGATIONS):
+        trust.learn_delegation(charters.agent_delegation(FR, f"a-{number}", new_signing_key()), nation=FR)
+    with pytest.raises(ResourceExhausted, match="FR has 256 delegations in force already"):
+        trust.learn_delegation(charters.agent_delegation(FR, "late", new_signing_key()), nation=FR)
+    assert len(trust.delegations(FR)) == MAX_DELEGATIONS
+    trust.learn_delegation(charters.agent_delegation(DE, "ber-2", new_signing_key()), nation=DE)
+
+
+async def test_an_agents_statements_of_one_day_are_counted(there: World) -> None:
+    await there.connect(PAR)
+    core, key = there.coordinator.core, there.agent_keys[PAR]
+    submissions = Submissions(core.trust, core.record, now, per_day=1)
+    first = sign_tally(tally(PAR), key)
+    recorded = await submissions.submit(PAR, first)
+    with pytest.raises(ResourceExhausted, match="handed in 1 statements today"):
+        await submissions.submit(PAR, sign_tally(tally(PAR, 2), key))
+    assert await submissions.submit(PAR, first) == recorded  # it costs nothing: it is recorded already
+
+
+async def test_a_revocation_that_does_not_read_is_not_recorded(there: World) -> None:
+    person = new_signing_key()
+    delegations = [there.delegation(PAR), there.charters.person_delegation(FR, person, Power.REVOKE)]
+    stream = await there.connect(PAR, delegations=delegations)
+    size = there.coordinator.core.record.size
+    refused = await submitted(stream, revocation(str(PAR), person, reason=7))
+    assert refused.refusal.code == "INVALID_INPUT"
+    refused = await submitted(stream, revocation(f"spiffe://fr.{DOMAIN}/nobody", person))
+    assert refused.refusal.code == "INVALID_INPUT"
+    assert there.coordinator.core.record.size == size
+
+
+def revocation(subject: str, key: SigningKey, reason: str | int = "stolen") -> bytes:
+    predicate = {"subject": subject, "reason": reason, "by": "person", "issued_at": "2026-11-23T18:00:00Z"}
     return statement.sign(
         Statement(StatementKind.REVOCATION, subject, digest_of(subject.encode()), dict(predicate)), [key]
     )
