@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -127,6 +127,13 @@ def merge_signatures(envelope: bytes, other: bytes) -> bytes:
     for signature_key_id, signature in second.signatures.items():
         first.signatures.setdefault(signature_key_id, signature)
     return _encode(first)
+
+
+def only(envelope: bytes, signers: Collection[KeyId]) -> bytes:
+    """The same statement with the signatures of these keys alone, whatever else was put on it. Nothing is checked."""
+    parsed = _decode(envelope)
+    kept = {key_id: signature for key_id, signature in parsed.signatures.items() if key_id in signers}
+    return _encode(Envelope(parsed.payload, PAYLOAD_TYPE, kept))
 
 
 def verify(envelope: bytes, kind: StatementKind, keys: Iterable[VerificationKey], threshold: int) -> Verified:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from controlplane.artifacts.store import ChunkStore
 from controlplane.artifacts.uploads import Upload
 from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
 from controlplane.store import Store
-from controlplane.store.ports.artifacts import ChunkReference
+from controlplane.store.ports.artifacts import ChunkReference, StoredManifest
 from treaty import statement
 from treaty.errors import ConflictError, InvalidInput, NotFound, PreconditionFailed, TrustError
 from treaty.label import derived_label
@@ -50,6 +51,9 @@ from treaty.resources.models import (
 from treaty.statement import StatementKind
 from treaty.strict_json import canonical
 
+MAX_PARSED: Final = 64
+"""Manifests kept parsed; a treaty rolls out and trains on a few at a time."""
+
 ModelVersion = Resource[ModelVersionSpec, ModelVersionStatus]
 
 
@@ -64,6 +68,7 @@ class Models:
         self._clock = clock
         self._brought: dict[Digest, set[Digest]] = {}
         self._wanted: dict[Digest, set[Digest]] = {}
+        self._parsed: dict[Digest, Manifest] = {}
 
     async def publish(self, envelope: bytes, caller: SpiffeId) -> AnyResource:
         """Take a manifest as a draft. The same one again adds its signatures.
@@ -112,17 +117,17 @@ class Models:
             raise PreconditionFailed(
                 f"{manifest_digest} is a draft", remedy="upload its chunks and sign it with 'foedus model sign'"
             )
-        return parse_manifest(stored.manifest)
+        return self._read(stored)
 
     async def missing(self, manifest_digest: Digest) -> Sequence[Digest]:
         """Chunks that this draft still needs, in file order (rule 5)."""
         stored = await self._store.artifacts.manifest(manifest_digest)
-        return await self._absent(parse_manifest(stored.manifest))
+        return await self._absent(self._read(stored))
 
     async def put_chunk(self, manifest_digest: Digest, chunk_digest: Digest, data: bytes) -> None:
         """Store one chunk of a draft. Idempotent. The last one may make the version Ready."""
         stored = await self._store.artifacts.manifest(manifest_digest)
-        manifest = parse_manifest(stored.manifest)
+        manifest = self._read(stored)
         upload = Upload(manifest, self._chunks)
         await asyncio.to_thread(upload.take, chunk_digest, data, now=self._clock())
         if stored.is_ready:
@@ -135,6 +140,14 @@ class Models:
         wanted.discard(chunk_digest)
         if not wanted:
             await self._settle(manifest)
+
+    def _read(self, stored: StoredManifest) -> Manifest:
+        """Parse it once: a large model's manifest takes long, and each of its chunks asks for it."""
+        manifest = self._parsed.pop(stored.digest, None) or parse_manifest(stored.manifest)
+        self._parsed[stored.digest] = manifest  # the last one read is the last one to go
+        if len(self._parsed) > MAX_PARSED:
+            del self._parsed[next(iter(self._parsed))]
+        return manifest
 
     def _verified(self, envelope: bytes, *, threshold: int) -> Manifest:
         keys = self._trust.charter.publishers.keys
@@ -187,13 +200,16 @@ class Models:
     async def _sign(self, manifest: Manifest, envelope: bytes) -> AnyResource:
         verified = statement.verify(envelope, StatementKind.MANIFEST, self._trust.charter.publishers.keys, 1)
         for signer in sorted(verified.signers):
-            await self._store.artifacts.sign(manifest.digest, signer, envelope)
+            # Its own signature and no other: what a publisher put under another's key id must not stand in its way.
+            await self._store.artifacts.sign(manifest.digest, signer, statement.only(envelope, {signer}))
         return await self._settle(manifest)
 
     async def _settle(self, manifest: Manifest) -> AnyResource:
         """Make the resource say how far the version is, and Ready when nothing is missing (rule 4)."""
         resource = await self._resource(manifest.ref)
-        signed = await self._store.artifacts.signatures(manifest.digest)
+        publishers = {key.key_id for key in self._trust.charter.publishers.keys}
+        signatures = await self._store.artifacts.signatures(manifest.digest)
+        signed = [signature for signature in signatures if signature.key_id in publishers]
         absent = await self._absent(manifest)
         status = replace(resource.status, signatures=tuple(SignedBy(signature.key_id) for signature in signed))
         threshold = self._trust.charter.publishers.threshold
@@ -203,7 +219,9 @@ class Models:
         elif absent:
             condition = Condition(MODEL_READY, ConditionStatus.FALSE, "MissingChunks", f"{len(absent)} chunks missing")
         else:
-            index = await self._record.append(await self.manifest(manifest.digest))
+            envelope = await self.manifest(manifest.digest)
+            self._verified(envelope, threshold=threshold)
+            index = await self._record.append(envelope)
             await self._store.artifacts.mark_ready(manifest.digest)
             self._brought.pop(manifest.digest, None)
             self._wanted.pop(manifest.digest, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ from treaty.resources.meta import find_condition, is_true, new_resource
 from treaty.resources.models import MODEL_VERSION
 from treaty.resources.rollouts import ROLLOUT, RolloutSpec, Wave
 from treaty.statement import StatementKind
-from treaty.strict_json import parse_object
+from treaty.strict_json import canonical, parse_object
 
 FR, DE = PartyCode("FR"), PartyCode("DE")
 PUBLISHER = SpiffeId("coordinator", DOMAIN, SpiffeRole.PUBLISHER, "pub-1")
@@ -54,6 +55,7 @@ class Publishing:
     rollouts: Rollouts
     fleet: RecordedFleet
     record: KeptRecord
+    trust: Trust
 
     def build(self, about: Description, weights: bytes = WEIGHTS, folder: str = "m") -> tuple[Path, Manifest]:
         path = self.home / folder
@@ -88,7 +90,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Publishing]:
     models = Models(store, DirectoryStore(tmp_path / "chunks"), trust, record, lambda: datetime.now(UTC))
     fleet = RecordedFleet({nation: agent_id(nation, DOMAIN, "a-1") for nation in (FR, DE)})
     rollouts = Rollouts(store, fleet, models, trust, record, world.log_key, lambda: datetime.now(UTC))
-    yield Publishing(tmp_path, world, models, rollouts, fleet, record)
+    yield Publishing(tmp_path, world, models, rollouts, fleet, record, trust)
     await store.close()
 
 
@@ -109,6 +111,35 @@ async def test_a_draft_is_ready_at_the_threshold_and_with_all_its_chunks(desk: P
     assert len(desk.record.envelopes) == 1
     envelope = await desk.models.manifest("tiny-llama@1.0.0")
     assert len(statement.claimed_signers(envelope)) == 2
+
+
+async def test_what_a_publisher_puts_under_anothers_key_does_not_spoil_the_version(desk: Publishing) -> None:
+    path, manifest = desk.build(description())
+    foreign = statement.sign(statement.document(StatementKind.MANIFEST, "other", {}), [desk.world.publishers[2]])
+    (garbage,) = json.loads(foreign)["signatures"]
+    forged = json.loads(desk.sign(manifest, 0))
+    forged["signatures"] = sorted([*forged["signatures"], garbage], key=lambda signature: str(signature["keyid"]))
+    await desk.models.publish(canonical(forged), PUBLISHER)
+    assert await desk.condition() == "False MissingSignatures: 1 of 2 signatures"
+    await desk.models.sign(desk.sign(manifest, 2), PUBLISHER)
+    for digest, data in chunks_of(path, manifest):
+        await desk.models.put_chunk(manifest.digest, digest, data)
+    publishers = desk.world.charter().publishers
+    publishers.verify(await desk.models.manifest(manifest.digest), StatementKind.MANIFEST)
+    (recorded,) = desk.record.envelopes
+    publishers.verify(recorded, StatementKind.MANIFEST)
+
+
+async def test_a_publisher_that_the_charter_no_longer_names_does_not_count(desk: Publishing) -> None:
+    path, manifest = desk.build(description())
+    await desk.models.publish(desk.sign(manifest, 0), PUBLISHER)
+    desk.world.publishers = [new_signing_key(), *desk.world.publishers[1:]]
+    await desk.trust.publish(desk.world.signed(desk.world.charter(version=2)))
+    for digest, data in chunks_of(path, manifest):
+        await desk.models.put_chunk(manifest.digest, digest, data)
+    await desk.models.sign(desk.sign(manifest, 1), PUBLISHER)
+    assert await desk.condition() == "False MissingSignatures: 1 of 2 signatures"
+    assert not desk.record.envelopes
 
 
 async def test_a_manifest_that_no_publisher_signed_does_not_enter(desk: Publishing) -> None:
