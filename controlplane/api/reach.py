@@ -9,15 +9,17 @@ Rules:
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import structlog
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -139,23 +141,33 @@ class ReachServicer(reach_pb2_grpc.ReachServicer):
         return "ACCEPTED"
 
     async def _limited(self, method: str, context: Context, serve: Callable[[], Awaitable[T]]) -> T:
+        failure: FoedusError | None = None
         try:
             self._buckets.take(_address(context.peer()), self._clock())
             answer = await serve()
         except FoedusError as err:
-            CALLS.labels(method, err.code).inc()
-            await context.abort(*grpc_status_code_only(err))
-            raise
+            failure = err
+        except Exception:  # the boundary of one call: nothing of it may reach a stranger as text
+            log.exception("call failed", method=method)
+            failure = FoedusError("the coordinator failed to serve this call; its log says why")
+        if failure is not None:
+            CALLS.labels(method, failure.code).inc()
+            await context.abort(*grpc_status_code_only(failure))
+            raise failure
         CALLS.labels(method, "OK").inc()
         return answer
 
 
 def _address(peer: str) -> str:
-    """The peer's address without its port: `ipv4:10.0.0.1:4711` is `ipv4:10.0.0.1`; of IPv6 its /64."""
-    host = peer.rpartition(":")[0] or peer
-    if not host.startswith("ipv6:"):
-        return host
-    return ":".join(host.replace("%5B", "").removeprefix("ipv6:").strip("[]").split(":")[:4])
+    """The peer's address: `ipv4:10.0.0.1:4711` is `10.0.0.1`; of IPv6 its /64; anything else as it stands."""
+    host = unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
+    return str(address)
 
 
 def _leaf(der: bytes) -> x509.Certificate:
@@ -163,16 +175,16 @@ def _leaf(der: bytes) -> x509.Certificate:
         raise InvalidInput("a certificate of more than 8 KiB is none")
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as err:
+    except (ValueError, x509.InvalidVersion) as err:
         raise InvalidInput("not a DER certificate") from err
 
 
 def _is_holder(leaf: x509.Certificate, message: bytes, signature: bytes) -> bool:
-    key = leaf.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
     try:
+        key = leaf.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
         key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):  # also a curve or a key that does not exist
         return False
     return True

@@ -21,6 +21,7 @@ from controlplane.api.reach import (
     PROOF_PREFIX,
     Buckets,
     Nonces,
+    ReachServicer,
     _address,
 )
 from tests.builders.charters import DOMAIN, NOW
@@ -30,6 +31,13 @@ from treaty.wire.certificates import Issued, issue_client, new_ca
 from treaty.wire.v1 import operator_pb2, reach_pb2, reach_pb2_grpc
 
 PAR = agent()
+
+
+class Broken:
+    """A part that fails in a way that nobody foresaw."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError("a secret")
 
 
 @pytest.fixture
@@ -75,6 +83,30 @@ async def test_an_agent_learns_why_it_is_refused_and_when_it_no_longer_is(there:
     assert await diagnosed(there, too_soon) == "NOT_YET_VALID"
     assert await diagnosed(there, good, signer=long_ago) == "BAD_PROOF"
     assert await diagnosed(there, good) == "NOT_ACCEPTED"
+
+
+async def test_a_certificate_of_an_unknown_curve_proves_nothing(there: World) -> None:
+    stub: Any = reach_pb2_grpc.ReachStub(there.reach())
+    nonce = (await stub.Greet(reach_pb2.GreetRequest())).nonce
+    prime256v1, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030105")
+    shown = there.certificate(PAR).certificate.public_bytes(Encoding.DER).replace(prime256v1, unknown)
+    answer = await stub.Diagnose(reach_pb2.DiagnoseRequest(certificate=shown, nonce=nonce, signature=b"x"))
+    assert answer.code == "BAD_PROOF"
+
+
+async def test_a_failure_that_nobody_foresaw_tells_a_stranger_nothing(there: World) -> None:
+    servicer = ReachServicer(Broken(), Broken(), Broken(), now)  # type: ignore[arg-type]
+
+    class Context:
+        def peer(self) -> str:
+            return "ipv4:10.0.0.1:4711"
+
+        async def abort(self, code: grpc.StatusCode, details: str) -> None:
+            raise AssertionError((code, details))
+
+    with pytest.raises(AssertionError, match="INTERNAL") as failed:
+        await servicer.FetchCharter(reach_pb2.FetchCharterRequest(), Context())
+    assert failed.value.args[0] == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 async def test_asking_why_is_knocking_and_the_answer_follows_the_operator(there: World) -> None:
@@ -132,9 +164,11 @@ def test_a_nonce_is_good_once_within_its_lifetime_and_the_oldest_make_way() -> N
 @pytest.mark.parametrize(
     ("peer", "address"),
     [
-        ("ipv4:10.0.0.1:4711", "ipv4:10.0.0.1"),
-        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:4711", "2001:db8:1:2"),
-        ("unix:", "unix"),
+        ("ipv4:10.0.0.1:4711", "10.0.0.1"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:4711", "2001:db8:1:2::/64"),
+        ("ipv6:%5B2001:db8::6%5D:4711", "2001:db8::/64"),
+        ("ipv6:%5B::ffff:10.0.0.1%5D:4711", "10.0.0.1"),
+        ("unix:", "unix:"),
     ],
 )
 def test_an_address_is_one_host_or_one_ipv6_network(peer: str, address: str) -> None:
