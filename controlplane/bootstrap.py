@@ -35,6 +35,7 @@ from controlplane.core import Core, opened, utc_now
 from controlplane.federation.workers import Workers
 from controlplane.home import Home
 from controlplane.services.catalog import Catalog, Written
+from controlplane.services.drafts import expire, sweep_chunks
 from controlplane.services.enrolment import Enrolment
 from controlplane.services.listeners import Listeners
 from controlplane.services.models import Models
@@ -65,6 +66,10 @@ HOUSEKEEPING_SECONDS: Final = 600
 MAX_KEPT_EVENTS: Final = 10_000
 """A watcher that comes back within this many changes continues; a later one lists again."""
 KEPT: Final = timedelta(days=30)
+DRAFT_KEPT: Final = timedelta(days=7)
+"""Publishers of several parties sign within days."""
+CHUNK_SPARED: Final = timedelta(days=1)
+"""Longer than any upload or round between a chunk and the manifest that lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ def _services(core: Core) -> Services:
     store, trust, record, fleet, home = core.store, core.trust, core.record, core.fleet, core.home
     chunks = DirectoryStore(home.artifacts)
     spool = UpdateSpool(home.spool)
-    models = Models(store, chunks, trust, record, utc_now)
+    models = Models(store, chunks, trust, record, utc_now, max_draft_bytes=core.settings.max_draft_bytes)
     policies = Policies(store, fleet, trust, record, Decider(EmbeddedEngine()), utc_now)
     rollouts = Rollouts(store, fleet, models, trust, record, core.log_key, utc_now)
     workers = Workers(home.runs)
@@ -227,7 +232,7 @@ def _loops(core: Core, services: Services) -> dict[str, Callable[[], Coroutine[N
         "record": core.record.run,
         "checkpoints": lambda: _publish_checkpoints(core),
         "trust": lambda: _follow_trust(core, services),
-        "housekeeping": lambda: _keep_house(core),
+        "housekeeping": lambda: _keep_house(core, services),
         "rollouts": services.rollouts.run,
         "runs": services.runs.run,
     }
@@ -247,8 +252,8 @@ async def _publish_checkpoints(core: Core) -> None:
             log.error("checkpoint not published", code=err.code, exc_info=err)
 
 
-async def _keep_house(core: Core) -> None:
-    """Bound what only grows: changes kept for watchers, superseded directives, delivered messages."""
+async def _keep_house(core: Core, services: Services) -> None:
+    """Bound what only grows: changes kept for watchers, superseded directives, delivered messages, drafts, chunks."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         before = utc_now() - KEPT
@@ -256,6 +261,9 @@ async def _keep_house(core: Core) -> None:
             await core.store.resources.compact(MAX_KEPT_EVENTS)
             await core.store.directives.prune(before)
             await core.store.outbox.prune(before)
+            dropped = await expire(core.store, created_before=utc_now() - DRAFT_KEPT)
+            swept = await sweep_chunks(core.store, services.chunks, put_before=utc_now() - CHUNK_SPARED)
+            log.info("house kept", dropped_drafts=len(dropped), swept_chunks=swept)
         except FoedusError as err:
             log.error("housekeeping failed", code=err.code, exc_info=err)
 

@@ -43,6 +43,9 @@ class Settings:
     trust_refresh_seconds: int = 2
     """How often revocations and charters written by another process are noticed: live streams are cut within 5 s."""
 
+    max_draft_bytes: int = 64 * 1024**3
+    """Bytes of model versions that one publisher may have uploading, as their manifests state them."""
+
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -55,6 +58,7 @@ class Settings:
             ("server_certificate_seconds", 60, 90 * 86400),
             ("connection_age_seconds", 10, 86400),
             ("trust_refresh_seconds", 1, 4),
+            ("max_draft_bytes", 1024**2, 1024**5),
         ):
             if not low <= getattr(self, name) <= high:
                 raise InvalidInput(f"setting {name} is not between {low} and {high}")

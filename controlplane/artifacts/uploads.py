@@ -7,7 +7,7 @@ manifest may not be stored yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 
 from controlplane.artifacts.store import ChunkStore
@@ -46,10 +46,12 @@ class Upload:
             raise PreconditionFailed(f"{missing} chunks of {self._manifest.ref} are missing", remedy="send them first")
 
 
-def sweep(store: ChunkStore, manifests: Iterable[Manifest], *, put_before: datetime) -> int:
-    """Delete the chunks that no manifest lists and that were last put before `put_before`; returns how many."""
-    kept = {chunk for manifest in manifests for chunk in manifest.chunk_bytes}
-    doomed = [digest for digest, when in store.stored() if digest not in kept and when < put_before]
-    for digest in doomed:
+def sweep(store: ChunkStore, doomed: Collection[Digest], *, put_before: datetime) -> int:
+    """Delete those of `doomed` that were last put before `put_before`; returns how many.
+
+    Who chose them may have done so a while ago: one that was put again since is spared.
+    """
+    late = [digest for digest, when in store.stored() if digest in doomed and when < put_before]
+    for digest in late:
         store.delete(digest)
-    return len(doomed)
+    return len(late)

@@ -20,6 +20,7 @@ from typing import Final
 
 from controlplane.artifacts.store import ChunkStore
 from controlplane.artifacts.uploads import Upload
+from controlplane.services.drafts import MAX_DRAFT_BYTES, check_room
 from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
 from controlplane.store import Store
@@ -60,12 +61,22 @@ ModelVersion = Resource[ModelVersionSpec, ModelVersionStatus]
 class Models:
     """The verbs. Chunks lie in `chunks`; manifests, signatures and resources in `store`."""
 
-    def __init__(self, store: Store, chunks: ChunkStore, trust: Trust, record: Record, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        chunks: ChunkStore,
+        trust: Trust,
+        record: Record,
+        clock: Clock,
+        *,
+        max_draft_bytes: int = MAX_DRAFT_BYTES,
+    ) -> None:
         self._store = store
         self._chunks = chunks
         self._trust = trust
         self._record = record
         self._clock = clock
+        self._max_draft_bytes = max_draft_bytes
         self._brought: dict[Digest, set[Digest]] = {}
         self._wanted: dict[Digest, set[Digest]] = {}
         self._parsed: dict[Digest, Manifest] = {}
@@ -75,11 +86,13 @@ class Models:
 
         Raises: BadSignature: no publisher signed it. ConflictError: the name and version mean another manifest.
         RollbackRefused: not newer. PreconditionFailed: base or parent is not Ready. TrustError: the label is too loose.
+        ResourceExhausted: the caller has too many drafts.
         """
         self._trust.check_current()
         manifest = self._verified(envelope, threshold=1)  # 1
         await self._check_name(manifest)  # 2
         await self._check_lineage(manifest)  # 3
+        await check_room(self._store, manifest, str(caller), max_bytes=self._max_draft_bytes)
         references = [ChunkReference(chunk, size) for chunk, size in manifest.chunk_bytes.items()]
         await self._store.artifacts.add_manifest(
             manifest.digest, manifest.encoded, owner=str(caller), chunks=references

@@ -128,12 +128,13 @@ def test_an_upload_takes_exactly_the_chunks_of_its_manifest(store: ChunkStore, t
     upload.finish()
 
 
-def test_the_sweep_spares_what_a_manifest_lists_and_what_was_put_lately(store: ChunkStore, tmp_path: Path) -> None:
+def test_the_sweep_spares_what_nobody_chose_and_what_was_put_again_since(store: ChunkStore, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", safetensors({"a": ("U8", [3], b"abc")}))
     manifest = build(folder, description())
     for chunk, data in chunks_of(folder, manifest):
         store.put(chunk, data, now=NOON)
     store.put(digest_of(b"old"), b"old", now=NOON)
     store.put(digest_of(b"new"), b"new", now=NOON + timedelta(hours=2))
-    assert sweep(store, [manifest], put_before=NOON + timedelta(hours=1)) == 1
+    doomed = {digest_of(b"old"), digest_of(b"new")}
+    assert sweep(store, doomed, put_before=NOON + timedelta(hours=1)) == 1
     assert {digest for digest, _ in store.stored()} == {*manifest.chunk_bytes, digest_of(b"new")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from controlplane.artifacts.directory_store import DirectoryStore
 from controlplane.domain.agents import AgentStatus, RolloutReport, RolloutState
 from controlplane.domain.directives import AbortRollout, Deploy
+from controlplane.services.drafts import expire, sweep_chunks
 from controlplane.services.models import Models
 from controlplane.services.ports import RolloutVerb
 from controlplane.services.rollouts import Rollouts
@@ -28,6 +29,7 @@ from treaty.errors import (
     FoedusError,
     NotFound,
     PreconditionFailed,
+    ResourceExhausted,
     RollbackRefused,
     TrustError,
 )
@@ -168,6 +170,37 @@ async def test_a_derived_version_cannot_be_labelled_more_loosely_than_its_base(d
     _, derived = desk.build(looser)
     with pytest.raises(TrustError, match="label it restricted REL TO FR, or stricter"):
         await desk.models.publish(desk.sign(derived, 0, 1), PUBLISHER)
+
+
+async def test_a_draft_that_is_not_ready_in_time_goes_with_its_chunks_and_a_ready_one_stays(desk: Publishing) -> None:
+    store, chunks = desk.rollouts._store, DirectoryStore(desk.home / "chunks")
+    ready = await desk.publish(description("1.0.0"))
+    path, draft = desk.build(description("1.0.1"), safetensors({"c": ("F32", [1], bytes(4))}), "other")
+    await desk.models.publish(desk.sign(draft, 0), PUBLISHER)
+    for digest, data in chunks_of(path, draft):
+        await desk.models.put_chunk(draft.digest, digest, data)
+    later = datetime.now(UTC) + timedelta(days=8)
+    assert await expire(store, created_before=datetime.now(UTC) - timedelta(days=7)) == ()
+    assert await expire(store, created_before=later) == (draft.digest,)
+    with pytest.raises(NotFound):
+        await store.resources.get(MODEL_VERSION, "tiny-llama-1.0.1")
+    only_drafts = set(draft.chunk_bytes) - set(ready.chunk_bytes)
+    assert await sweep_chunks(store, chunks, put_before=datetime.now(UTC) - timedelta(days=1)) == 0
+    assert await sweep_chunks(store, chunks, put_before=later) == len(only_drafts) > 0
+    assert {digest for digest, _ in chunks.stored()} == set(ready.chunk_bytes)
+    await desk.models.publish(desk.sign(draft, 0), PUBLISHER)
+    assert only_drafts <= set(await desk.models.missing(draft.digest))
+
+
+async def test_the_drafts_of_one_publisher_have_a_bound(desk: Publishing) -> None:
+    _, first = desk.build(description("1.0.0"))
+    _, second = desk.build(description("1.0.1"))
+    desk.models._max_draft_bytes = 2 * first.total_bytes - 1
+    await desk.models.publish(desk.sign(first, 0), PUBLISHER)
+    await desk.models.publish(desk.sign(first, 1), PUBLISHER)  # the same one again
+    with pytest.raises(ResourceExhausted, match=r"the drafts of spiffe://.*/publisher/pub-1 would have more than"):
+        await desk.models.publish(desk.sign(second, 0), PUBLISHER)
+    await desk.models.publish(desk.sign(second, 0), replace(PUBLISHER, name="pub-2"))
 
 
 async def test_a_chunk_of_another_draft_counts_as_missing(desk: Publishing) -> None:
