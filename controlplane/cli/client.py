@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
 from controlplane.cli.files import read_file
 from controlplane.cli.settings import Context
 from treaty import names
-from treaty.errors import FoedusError, NotFound, Unavailable
+from treaty.errors import FoedusError, InvalidInput, NotFound, Unavailable
 from treaty.names import Digest
 from treaty.resources import codec
 from treaty.resources.meta import AnyResource
@@ -74,14 +77,27 @@ class PlannedRun:
 
 @asynccontextmanager
 async def connected(settings: Context, trace_id: str) -> AsyncIterator[Client]:
-    """A client for the body; its connection is closed afterwards."""
+    """A client for the body; its connection is closed afterwards. Raises InvalidInput before anything is dialled."""
+    host, _, port = settings.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidInput(f"the coordinator {settings.coordinator!r} is not HOST:PORT")
     identity = ClientIdentity(
-        key=read_file(Path(settings.key), "client key", _MAX_PEM_BYTES),
-        certificate=read_file(Path(settings.cert), "client certificate", _MAX_PEM_BYTES),
+        key=_pem(settings.key, "client key", lambda data: load_pem_private_key(data, None)),
+        certificate=_pem(settings.cert, "client certificate", load_pem_x509_certificate),
     )
-    ca = read_file(Path(settings.ca), "coordinator's CA", _MAX_PEM_BYTES)
+    ca = _pem(settings.ca, "coordinator's CA", load_pem_x509_certificate)
     async with mutual_channel(settings.coordinator, ca, identity) as channel:
         yield Client(channel, settings.coordinator, trace_id)
+
+
+def _pem(path: str, what: str, read: Callable[[bytes], object]) -> bytes:
+    """A file that gRPC can use: it says nothing that helps of one that it cannot. Raises InvalidInput."""
+    data = read_file(Path(path), what, _MAX_PEM_BYTES)
+    try:
+        read(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as err:
+        raise InvalidInput(f"the {what} {path} is not PEM, or is locked by a password") from err
+    return data
 
 
 class Client:

@@ -78,6 +78,25 @@ def test_an_error_is_one_line_and_a_number(foedus: Foedus, arguments: list[str],
     assert len(said.err.strip().split("\n")) <= 2
 
 
+@pytest.mark.parametrize(
+    ("coordinator", "line"),
+    [
+        ("noport", "error: the coordinator 'noport' is not HOST:PORT"),
+        ("localhost:0", "error: the coordinator 'localhost:0' is not HOST:PORT"),
+        ("localhost:1", "error: the client key"),
+    ],
+)
+def test_what_cannot_be_dialled_is_said_before_it_is_dialled(
+    foedus: Foedus, tmp_path: Path, coordinator: str, line: str
+) -> None:
+    path = tmp_path / "not.pem"
+    path.write_text("not PEM")
+    said = foedus("--coordinator", coordinator, "--cert", path, "--key", path, "--ca", path, "get", "nations")
+    assert said.code == 2
+    assert said.err.startswith(line)
+    assert len(said.err.strip().split("\n")) == 1
+
+
 def test_contexts_are_set_used_and_listed(foedus: Foedus, tmp_path: Path) -> None:
     for name in ("eu", "nato"):
         said = foedus("config", "set-context", name, "--coordinator", f"{name}:7443", "--cert", tmp_path / "op.pem")
