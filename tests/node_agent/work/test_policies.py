@@ -60,7 +60,7 @@ async def test_a_question_is_answered_with_verdict_codes_digests_and_revisions(w
     assert (answer.verdict, answer.codes) == ("allow", ())
     assert answer.ask_digest == digest_of(asked.ask)
     assert (answer.treaty_revision, answer.overlay_revision) == (1, 1)
-    logged = world.journal.entries("decisions")[-1].body["decision"]
+    logged = world.journal.entries("answers")[-1].body["decision"]
     assert digest_of(canonical(logged)) == answer.decision_digest
 
 
@@ -138,7 +138,7 @@ async def test_a_manifest_must_be_signed_whole_released_and_the_one_that_is_name
         await world.work.admit(directive(3, replace(action, manifest_digest=digest_of(b"other"))))
     with pytest.raises(InvalidInput, match="exactly the version's base"):
         await world.work.admit(directive(3, replace(action, manifests=(good, good))))
-    with pytest.raises(PreconditionFailed, match="fallback is not on the shelf"):
+    with pytest.raises(PreconditionFailed, match="fallback is neither what is served here"):
         await world.work.admit(directive(3, replace(action, fallback=digest_of(b"other"))))
     german = label(Classification.PUBLIC, ["DE"])
     kept = build(folder, replace(description("1.0.1"), label=german))
