@@ -48,6 +48,10 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         self.frames: list[transfer_pb2.UpdateFrame] = []
         self.checkpoint = types_pb2.Checkpoint()
         self.is_behind = False
+        self.epoch = 1
+        self.confirms = ""
+        """The update that it says it has; empty: the one that came."""
+        self.log_index = 3
         self.hold_updates = asyncio.Event()
         self.hold_updates.set()
         self.on_opening: Callable[[], None] = lambda: None
@@ -64,7 +68,7 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         welcome = session_pb2.Welcome(
             nonce=b"?" if self.wrong_nonce else first.hello.nonce,
             protocol=1,
-            epoch=1,
+            epoch=self.epoch,
             charter_digest=self.joined.charter.digest,
             heartbeat_seconds=5,
             checkpoint=self.checkpoint,
@@ -97,7 +101,7 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
                 self.on_opening()
                 await self.hold_updates.wait()
         header = self.frames[0].opening.header
-        return transfer_pb2.UpdateAccepted(update_digest=digest_of(header), log_index=3)
+        return transfer_pb2.UpdateAccepted(update_digest=self.confirms or digest_of(header), log_index=self.log_index)
 
 
 @asynccontextmanager
