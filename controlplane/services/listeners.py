@@ -19,6 +19,31 @@ log = structlog.get_logger(__name__)
 Tell = Callable[[Listener], Coroutine[None, None, None]]
 
 
+class SilentListener:
+    """A `Listener` that does nothing: what a service does not override is none of its business."""
+
+    async def connected(self, agent: AgentId) -> None:
+        """Nothing follows."""
+
+    async def disconnected(self, agent: AgentId) -> None:
+        """Nothing follows."""
+
+    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
+        """Nothing follows."""
+
+    async def status(self, agent: AgentId, status: AgentStatus) -> None:
+        """Nothing follows."""
+
+    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
+        """Nothing follows."""
+
+    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
+        """Nothing follows."""
+
+    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
+        """Nothing follows."""
+
+
 class Listeners:
     """A `Listener` made of many, told in the order in which they were given."""
 

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
 from controlplane.services.enrolment import Enrolment
+from controlplane.services.listeners import SilentListener
 from controlplane.services.nations import Nations, NodeAgent
 from controlplane.services.ports import Clock, Record
 from controlplane.services.trust import Trust
@@ -19,7 +19,7 @@ from treaty import statement
 from treaty.charter import Charter
 from treaty.fields import timestamp_text
 from treaty.keys import SigningKey
-from treaty.names import AgentId, Digest, DirectiveNumber, digest_of
+from treaty.names import AgentId, Digest, digest_of
 from treaty.revocation import parse_revocation
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
@@ -27,7 +27,7 @@ from treaty.strict_json import JsonObject
 log = structlog.get_logger(__name__)
 
 
-class Parties:
+class Parties(SilentListener):
     """The verbs, and what nations' own revocations do."""
 
     def __init__(
@@ -98,21 +98,3 @@ class Parties:
         word = parse_revocation(claimed)
         await self._nations.revoke(word.subject, reason=word.reason, by=f"nation {agent.nation}")
         log.warning("revoked by its nation", subject=word.subject, nation=agent.nation, statement=digest)
-
-    async def connected(self, agent: AgentId) -> None:
-        """Belonging does not change by coming."""
-
-    async def disconnected(self, agent: AgentId) -> None:
-        """Nor by leaving."""
-
-    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
-        """Directives are not this room's."""
-
-    async def status(self, agent: AgentId, status: AgentStatus) -> None:
-        """What an agent reports of itself is noted by the session."""
-
-    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
-        """Rounds are the runs' business."""
-
-    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
-        """Rounds are the runs' business."""

@@ -9,19 +9,19 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
-from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.domain.agents import AgentStatus
 from controlplane.domain.directives import LoadTreatyPolicy
-from controlplane.services.ports import Clock, Fleet, Record
+from controlplane.services.listeners import SilentListener
+from controlplane.services.ports import NO_TRACE, Clock, Fleet, Record
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from controlplane.store.ports.trust import StoredBundle
 from treaty.errors import FoedusError, NotFound, PreconditionFailed
-from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode
+from treaty.names import AgentId, PartyCode
 from treaty.policy.bundle import Accepted, VerifiedBundle, verify
 from treaty.policy.decider import Decider, nanoseconds
 from treaty.policy.decision import Decision
@@ -44,10 +44,9 @@ log = structlog.get_logger(__name__)
 
 TREATY = "treaty"
 TREATY_PARTY = PartyCode("TREATY")
-NO_TRACE = "0" * 32
 
 
-class Policies:
+class Policies(SilentListener):
     """The verbs, and what keeps agents on the newest revision."""
 
     def __init__(
@@ -162,12 +161,6 @@ class Policies:
     async def connected(self, agent: AgentId) -> None:
         await self._direct(agent)
 
-    async def disconnected(self, agent: AgentId) -> None:
-        """The directive waits in the journal."""
-
-    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
-        """What counts is the revision that the agent reports in force."""
-
     async def status(self, agent: AgentId, status: AgentStatus) -> None:
         """Note on the bundle since when this agent decides under it."""
         if not status.treaty_policy_revision:
@@ -181,15 +174,6 @@ class Policies:
         except FoedusError as err:
             # Another agent wrote first, or names a revision that is not ours: the next status says it again.
             log.info("policy revision not noted", agent=str(agent), code=err.code)
-
-    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
-        """Statements of nations do not change the treaty's policy."""
-
-    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
-        """Rounds are the runs' business."""
-
-    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
-        """Rounds are the runs' business."""
 
 
 def _name(revision: int) -> str:

@@ -32,6 +32,9 @@ Clock: TypeAlias = Callable[[], datetime]
 TRACE_ANNOTATION = "foedus.dev/trace-id"
 """Trace id of the command that created or last changed a resource; what follows from it carries the same id."""
 
+NO_TRACE = "0" * 32
+"""Trace id of what no command asked for."""
+
 
 class Fleet(Protocol):
     """The agents, as the services see them."""

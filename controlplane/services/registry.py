@@ -6,13 +6,12 @@ with; the statement is the proof, and its digest is noted on the resource. Only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.services.listeners import SilentListener
 from controlplane.services.ports import Clock
 from controlplane.services.trust import Trust
 from controlplane.store import Store
@@ -20,7 +19,7 @@ from treaty import statement
 from treaty.consent import Answer, verify_consent
 from treaty.dataset import parse_notice
 from treaty.errors import ConflictError, NotFound
-from treaty.names import AgentId, Digest, DirectiveNumber, resource_name
+from treaty.names import AgentId, Digest, resource_name
 from treaty.resources.meta import Condition, ConditionStatus, new_resource, with_condition
 from treaty.resources.nations import DATASET, DatasetStatus
 from treaty.resources.rollouts import CONSENT, CONSENT_ACCEPTED, ConsentDecision, ConsentSpec, ConsentStatus
@@ -32,7 +31,7 @@ DATASET_READY: Final = "Ready"
 STATEMENT_ANNOTATION: Final = "foedus.dev/statement"
 
 
-class Registry:
+class Registry(SilentListener):
     """A `Listener` that keeps Dataset and Consent resources."""
 
     def __init__(self, store: Store, trust: Trust, clock: Clock) -> None:
@@ -99,21 +98,3 @@ class Registry:
             await self._store.resources.create(with_condition(fresh, accepted, self._clock()))
         except ConflictError:
             return  # handed in again
-
-    async def connected(self, agent: AgentId) -> None:
-        """Nothing was said."""
-
-    async def disconnected(self, agent: AgentId) -> None:
-        """What a nation said stays said."""
-
-    async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
-        """Not a statement."""
-
-    async def status(self, agent: AgentId, status: AgentStatus) -> None:
-        """Not a statement."""
-
-    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
-        """The runs record its receipt."""
-
-    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
-        """Not a statement."""
