@@ -158,8 +158,14 @@ def _by_nation(
 ) -> Verified:
     """By a key that a nation delegated for it (`power` None: any); a nation that the statement names is that one."""
     signers = statement.claimed_signers(envelope)
+    named = claimed.predicate.get("nation")
+    stranger: Delegation | None = None
     for delegation in trusted.delegations:
         if delegation.key.key_id not in signers:
+            continue
+        if named is not None and named != delegation.nation:
+            # Any nation can delegate any public key, another nation's too: that says nothing about this statement.
+            stranger = delegation
             continue
         verified, _ = verify_by_power(
             envelope,
@@ -169,10 +175,9 @@ def _by_nation(
             powers=[power] if power is not None else list(Power),
             now=max(at or delegation.issued_at, delegation.issued_at),
         )
-        named = claimed.predicate.get("nation")
-        if named is not None and named != delegation.nation:
-            raise TrustError(f"a key of {delegation.nation} speaks for {named}", code="FOREIGN_NATION")
         return verified
+    if stranger is not None:
+        raise TrustError(f"a key of {stranger.nation} speaks for another nation", code="FOREIGN_NATION")
     raise BadSignature(f"no key delegated in the record signed this {claimed.kind}")
 
 

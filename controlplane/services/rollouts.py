@@ -22,12 +22,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from controlplane.domain import rollout as planner
-from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
+from controlplane.domain.agents import AgentStatus
 from controlplane.domain.directives import AbortRollout, Deploy, DeployGates
 from controlplane.domain.rollout import DirectAbort, DirectDeploy, NationView, Step
 from controlplane.services.fleet import AGENT_AHEAD
+from controlplane.services.listeners import SilentListener
 from controlplane.services.models import Models
-from controlplane.services.ports import TRACE_ANNOTATION, Clock, Fleet, Record, RolloutVerb
+from controlplane.services.ports import NO_TRACE, TRACE_ANNOTATION, Clock, Fleet, Record, RolloutVerb
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from treaty import names, statement
@@ -45,12 +46,11 @@ log = structlog.get_logger(__name__)
 
 Rollout = Resource[RolloutSpec, RolloutStatus]
 DEPLOY_PURPOSE = "treaty-operation"
-NO_TRACE = "0" * 32
 TICK = timedelta(seconds=1)
 """Soak times, deadlines and freeze windows end without an event; nobody waits for them much longer than this."""
 
 
-class Rollouts:
+class Rollouts(SilentListener):
     """Verbs, and the reconciler that the process calls on events and on every tick."""
 
     def __init__(
@@ -234,15 +234,6 @@ class Rollouts:
 
     async def status(self, agent: AgentId, status: AgentStatus) -> None:
         self._wake.set()
-
-    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
-        """A consent changes nothing here by itself: the agent acts on it and reports."""
-
-    async def round_result(self, agent: AgentId, report: RoundReport) -> None:
-        """Rounds are the runs' business."""
-
-    async def progress(self, agent: AgentId, report: ProgressReport) -> None:
-        """Rounds are the runs' business."""
 
 
 def _manifests_needed(manifest: Manifest) -> Sequence[Digest]:

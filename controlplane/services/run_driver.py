@@ -21,7 +21,7 @@ from controlplane.federation.orders import MakeArrays, SavedState, TakeStep
 from controlplane.federation.spool_reader import SpoolReader
 from controlplane.federation.workers import Workers
 from controlplane.services.models import Models, base_shapes
-from controlplane.services.ports import Clock, Fleet, Record
+from controlplane.services.ports import NO_TRACE, Clock, Fleet, Record
 from controlplane.services.run_arrays import RunArrays
 from controlplane.services.trust import Trust
 from controlplane.store import Store
@@ -40,7 +40,6 @@ from treaty.strict_json import JsonObject, JsonValue
 log = structlog.get_logger(__name__)
 
 PLAN_FILE = "plan.json"
-NO_TRACE = "0" * 32
 
 
 class RunDriver:

@@ -24,8 +24,9 @@ import structlog
 
 from controlplane.artifacts.spool import UpdateSpool
 from controlplane.domain import run as planner
-from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport, UpdateOpening, UpdateReceived
-from controlplane.services.ports import TRACE_ANNOTATION, Clock, Fleet, Record, RunView
+from controlplane.domain.agents import ProgressReport, RoundReport, UpdateOpening, UpdateReceived
+from controlplane.services.listeners import SilentListener
+from controlplane.services.ports import NO_TRACE, TRACE_ANNOTATION, Clock, Fleet, Record, RunView
 from controlplane.services.run_arrays import RunArrays, pieces
 from controlplane.services.run_driver import RunDriver
 from controlplane.services.run_planning import Planned, Run, RunPlanner, same_intent
@@ -56,7 +57,7 @@ class _Shown:
     until: datetime
 
 
-class Runs:
+class Runs(SilentListener):
     """The verbs, the listener, and the loop that drives every open run."""
 
     def __init__(
@@ -220,7 +221,7 @@ class Runs:
         """Make moves until the next one is to wait."""
         is_waiting = False
         while not is_waiting and not is_ended(run.status):
-            trace_id = run.metadata.annotations.get(TRACE_ANNOTATION, "0" * 32)
+            trace_id = run.metadata.annotations.get(TRACE_ANNOTATION, NO_TRACE)
             move = await self._driver.next_move(run_id(run.name), is_cancelled=run.spec.cancelled)
             is_waiting = isinstance(move, planner.Collect)
             if isinstance(move, planner.Finish):
@@ -282,12 +283,6 @@ class Runs:
         if codes:
             await self._driver.refused(agent, number, tuple(codes))
         self._wake.set()
-
-    async def status(self, agent: AgentId, status: AgentStatus) -> None:
-        """Rollouts' business."""
-
-    async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
-        """Datasets and consents are read from the store when a run is planned."""
 
     async def round_result(self, agent: AgentId, report: RoundReport) -> None:
         plan = await self._driver.plan(report.run)
