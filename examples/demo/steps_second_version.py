@@ -45,9 +45,11 @@ def take_back_broken_version(cast: Cast) -> None:
 
 
 def refuse_older_version(cast: Cast) -> None:
-    """1.0.0 again, now that 2.0.0 runs and no consent names 1.0.0 any more."""
-    with cast.telling.step("8. the older version 1.0.0, sent again: refused by the agents"):
+    """1.0.0 again, in a nation that settled on 2.0.0: none of its consents names 1.0.0 any more."""
+    with cast.telling.step("8. a nation settles on 2.0.0; the older 1.0.0, sent again: refused by its agent"):
         nation = WAVES[1][1][0]
+        cast.foedus("rollout", "create", "settled", "--model", ref("2.0.0"), "--wave", nation, "--fallback", "none")
+        follow(cast, "settled")
         cast.foedus("rollout", "create", "older", "--model", ref("1.0.0"), "--wave", nation, "--fallback", ref("2.0.0"))
         follow(cast, "older")
         entry = _entries(cast, "older")[nation]
