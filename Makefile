@@ -38,7 +38,9 @@ demo: $(VENV)/demo.stamp ## run the whole main job on a real model and real text
 	@$(BIN)/python -m examples.demo
 
 test: $(VENV)/dev.stamp parts ## run every test; in CI a missing real part is a failure
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/e2e
+	@# Whole treaties of real processes: one at a time, or their deadlines would measure the machine.
+	@$(BIN)/python -m pytest tests/e2e
 
 # In CI a missing part is a failure; elsewhere the tests that need it are left out and say how to get it.
 parts: $(VENV)/dev.stamp ## build or find the real parts of the tests (OPA, PostgreSQL)
