@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +56,9 @@ def hold(pid: int) -> None:
 
 
 def release(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
+    """Let a held process go on; one that was ended meanwhile needs no release."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.ceremonies import begin_rollout, manifest_digest, publish
+from tests.e2e.ceremonies import begin_rollout, manifest_digest, publish, ready_world
 from tests.e2e.treaty_world import AGENTS, LEARNERS, MODEL, PURPOSE, TreatyWorld
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("e2e")]
+
+
+@pytest.fixture(scope="module")
+def treaty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TreatyWorld]:
+    """A treaty of its own: what it serves, and may go back to, is what this job brought."""
+    world = ready_world(tmp_path_factory.mktemp("main-job"))
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def reference(treaty: TreatyWorld) -> bytes:
+    treaty.start_run("reference")
+    ended = treaty.run_ended("reference")
+    assert ended["status"] == "True", ended
+    return treaty.arrays("reference", 2)
 
 
 def test_a_model_crosses_two_borders_and_comes_back_better_and_the_record_proves_what_crossed(
