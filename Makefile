@@ -24,13 +24,13 @@ $(BIN)/uv: locks/uv.txt
 # The newer of the two stamps says what is installed; `dev` holds everything that `demo` does.
 $(VENV)/dev.stamp: $(BIN)/uv locks/dev.txt pyproject.toml
 	@echo "installing from locks/dev.txt"
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes locks/dev.txt
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes locks/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/demo.stamp $@
 
 $(VENV)/demo.stamp: $(BIN)/uv locks/demo.txt pyproject.toml
 	@echo "installing from locks/demo.txt"
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes locks/demo.txt
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes locks/demo.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -22,15 +22,17 @@ import torch
 
 from examples.demo.prepare import NATIONS
 from examples.demo.settings import RECIPE as DEMO_RECIPE
+from examples.demo.settings import SEED
 from node_agent.training import lora_sft
 from node_agent.training.lora_sft import Arrays, Example
 from node_agent.training.pairs import Languages, read_pairs, split
 from node_agent.training.supervisor import read_base_shapes
 from treaty.adapter import AdapterShape
-from treaty.recipe import initial_arrays, parse_recipe
+from treaty.recipe import LORA_SFT, initial_arrays, parse_recipe
 from treaty.strict_json import parse
 
-RECIPE = parse_recipe(parse(json.dumps(DEMO_RECIPE).encode(), max_bytes=4096))
+_TYPED = {**DEMO_RECIPE, "recipe": LORA_SFT, "seed": SEED, "targets": str(DEMO_RECIPE["targets"]).split(",")}
+RECIPE = parse_recipe(parse(json.dumps(_TYPED).encode(), max_bytes=4096))
 """The demo's recipe: LoRA r=8 on q_proj and v_proj, AdamW 3e-3, 8 local steps of 8 examples."""
 
 

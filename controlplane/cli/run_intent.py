@@ -29,7 +29,7 @@ RECIPE: Final = MappingProxyType[str, JsonValue](
         "batch": 8,
         "learning_rate_micro": 3000,
         "sequence_tokens": 64,
-        "precision": "bfloat16",
+        "precision": "float32",
         "prompt_template": DEFAULT_TEMPLATE,
         "heldout_pairs": 64,
     }

@@ -64,7 +64,7 @@ RECIPE: Final[dict[str, object]] = {
     "batch": 8,
     "learning_rate_micro": 3000,
     "sequence_tokens": 64,
-    "precision": "bfloat16",
+    "precision": "float32",
     "prompt_template": "{source_language}: {source}\n{target_language}: {target}",
     "heldout_pairs": 64,
 }
