@@ -72,8 +72,7 @@ async def _reach(base: Foundation) -> AsyncIterator[Finding]:
 
 def _enrolment(base: Foundation) -> Finding:
     """What the running agent's policies said at its last attempt to connect."""
-    document = base.journal.document(telltale.KIND, telltale.NAME)
-    conditions = document.body.get("conditions") if document is not None else None
+    conditions = telltale.told(base.journal).get("conditions")
     found = conditions.get("enrolment") if isinstance(conditions, dict) else None
     if found is None:
         return Finding("enrolment", is_good=True, text="not asked yet: the agent has not run")

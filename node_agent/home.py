@@ -108,17 +108,30 @@ class Home:
             os.close(descriptor)
             raise ConflictError(f"an agent already runs on {self.root}", remedy="stop it first") from err
         try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(descriptor)
 
     def is_occupied(self) -> bool:
         """Whether an agent runs on this home now."""
+        return self.occupant() is not None
+
+    def occupant(self) -> int | None:
+        """The process id of the agent that runs on this home now, 0 in the moment before it has written it."""
         try:
-            with self.occupied():
-                return False
-        except ConflictError:
-            return True
+            descriptor = os.open(self.root / "agent.lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.pread(descriptor, 20, 0) or b"0")
+        else:
+            return None
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 def overview(base: Foundation) -> JsonObject:
     journal, nation = base.journal, base.nation
-    is_running = base.home.is_occupied()
-    live = journal.document(telltale.KIND, telltale.NAME)
+    occupant = base.home.occupant()
+    is_running = occupant is not None
+    live = telltale.told(journal)
+    # What an earlier process wrote last says nothing of the one that runs now.
+    now = live if live.get("pid") == occupant else {}
     observed = journal.document(OBSERVED, "now")
     charter = nation.charter()
     return {
         "agent": str(nation.agent_id),
         "running": is_running,
-        "connection": _connection(live.body if live else {}, is_running=is_running),
+        "connection": _connection(now, is_running=is_running),
         "charter": {
             "treaty": charter.treaty,
             "version": charter.version,
@@ -48,7 +51,7 @@ def overview(base: Foundation) -> JsonObject:
         "approvals": _approvals(journal, str(base.home.root)),
         "datasets": _datasets(journal),
         "log": _log(LogWatch(journal, nation)),
-        "conditions": live.body.get("conditions", {}) if live else {},
+        "conditions": live.get("conditions", {}),
     }
 
 

@@ -23,6 +23,12 @@ PERIOD_SECONDS: Final = 1.0
 AT_LEAST_EVERY: Final = 10
 
 
+def told(journal: SqliteJournal) -> JsonObject:
+    """What was written last, by whichever process; empty before the first."""
+    document = journal.document(KIND, NAME)
+    return document.body if document is not None else {}
+
+
 @dataclass(slots=True)
 class Trouble:
     """Why there is no connection, in one line; empty while there is one."""

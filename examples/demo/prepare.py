@@ -24,7 +24,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 LOCK = Path(__file__).with_name("sources.lock")
@@ -121,12 +123,10 @@ def catalogue_pairs(packages: Path, locale: str) -> Iterator[tuple[str, str]]:
 
 def convert(packages: Path, target: Path) -> None:
     """GGUF to a folder of safetensors, config and tokenizer, weights in bf16."""
-    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error")
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", **quiet)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
 
     found = sorted(packages.glob(f"**/{GGUF_NAME}"))
     if not found:
@@ -141,8 +141,14 @@ def convert(packages: Path, target: Path) -> None:
     (target / "chat_template.jinja").unlink(missing_ok=True)  # no part of a version: prompts here are plain text
 
 
+def convert_apart(packages: Path, target: Path) -> None:
+    """`convert` in a process of its own, whose gigabyte of torch and model ends with it."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as apart:
+        apart.submit(convert, packages, target).result()
+
+
 def prepare(
-    out: Path, *, fetching: Callable[[Path], None] = fetch, converting: Callable[[Path, Path], None] = convert
+    out: Path, *, fetching: Callable[[Path], None] = fetch, converting: Callable[[Path, Path], None] = convert_apart
 ) -> Prepared:
     """Make `out` complete, or recognise that it is. Idempotent; an interrupted run starts over."""
     lock_digest = "sha256:" + hashlib.sha256(LOCK.read_bytes()).hexdigest()

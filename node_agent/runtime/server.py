@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     from node_agent.training.lora_sft import Tokenizer
 
-PRECISION = Precision.FLOAT32
-"""What a processor computes two to three times as fast as bfloat16, for twice the memory of the weights, unless it
-multiplies matrices in bfloat16 (AMX)."""
 MAX_NEW_TOKENS = 256
 MAX_PROMPT_CHARS = 8192
 MAX_TEXT_CHARS = 16384
@@ -86,7 +83,7 @@ class Server:
         given.done()
         if self._folder is None:
             raise _unusable()
-        model, tokenizer = lora_sft.load_base((self._base or self._folder) / "files", PRECISION)
+        model, tokenizer = lora_sft.load_base((self._base or self._folder) / "files", Precision.BFLOAT16)
         if self._base is not None:
             try:
                 shape, arrays = read_adapter(self._folder / "files")
@@ -121,7 +118,8 @@ class Server:
         languages = Languages(given.text("source_language", 64), given.text("target_language", 64))
         pairs = given.list_of("pairs", _pair, max_items=MAX_HELDOUT_PAIRS, min_items=1)
         given.done()
-        loss = lora_sft.evaluate(model, [lora_sft.encode(tokenizer, evaluation, pair, languages) for pair in pairs])
+        examples = [lora_sft.encode(tokenizer, evaluation, pair, languages) for pair in pairs]
+        loss = lora_sft.evaluate(lora_sft.in_float32(model), examples)
         measured = {"heldout_loss_micro": loss.mean_micro, "heldout_pairs": len(pairs), "heldout_tokens": loss.tokens}
         metrics = {name: METRICS["evaluate"][name].rounded(value) for name, value in measured.items()}
         return Frame("evaluated", {"metrics": {**metrics}})

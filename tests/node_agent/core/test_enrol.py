@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from node_agent import telltale
 from node_agent.cli.__main__ import run
 from node_agent.home import Home
 from node_agent.logwatch import LogWatch
+from node_agent.overview import overview
 from tests.node_agent.core.nation import Joined, nation
 from treaty.delegation import Power, parse_descriptor, verify_delegation
 from treaty.keys import new_signing_key, write_key
@@ -121,12 +124,37 @@ def test_a_charter_with_another_ca_under_our_name_is_not_believed(
     assert "the charter names another root for FR than ours" in said(capsys)
 
 
+STARTING = {
+    "lease_until": None,
+    "trouble": None,
+    "coordinator_is_behind": False,
+    "highest_accepted": None,
+    "open": [],
+    "metrics": "",
+    "health": "",
+    "at": None,
+}
+"""All but the state, while the process has said nothing yet."""
+
+
 def test_two_agents_cannot_run_on_one_home(joined_home: Joined, capsys: pytest.CaptureFixture[str]) -> None:
     with joined_home.home.occupied():
         assert joined_home.home.is_occupied()
         assert run(["run", "--home", str(joined_home.home.root)]) == 7
     assert "an agent already runs" in said(capsys)
     assert not joined_home.home.is_occupied()
+
+
+def test_what_an_earlier_process_said_last_is_not_taken_for_the_one_that_runs(
+    joined_home: Joined, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = joined_home.lay()
+    base.journal.note(telltale.KIND, telltale.NAME, {"pid": os.getpid() + 1, "connection": "online"})
+    with joined_home.home.occupied():
+        assert overview(base)["connection"] == {**STARTING, "state": "starting"}
+        base.journal.note(telltale.KIND, telltale.NAME, {"pid": os.getpid(), "connection": "online"})
+        assert overview(base)["connection"] == {**STARTING, "state": "online"}
+    base.close()
 
 
 def test_a_log_that_contradicted_itself_fails_verification_until_a_person_has_looked(
