@@ -9,6 +9,7 @@ round, ordinal).
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,7 @@ def load_base(model_dir: Path, precision: Precision) -> tuple[torch.nn.Module, T
     except (OSError, ValueError, KeyError, RuntimeError) as err:
         raise PreconditionFailed("the base cannot be loaded", code="MODEL_UNUSABLE") from err
     model.eval()
+    gc.enable()  # the launcher disabled it for the imports
     return model, tokenizer
 
 
