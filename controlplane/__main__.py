@@ -18,6 +18,7 @@ import typer
 import typer.core
 
 from controlplane.cli.ending import run_app
+from controlplane.cli.program import version_option
 from controlplane.home import Home, identity_of, initialise
 from treaty.errors import InvalidInput
 from treaty.keys import write_new
@@ -58,6 +59,11 @@ HomeOption = Annotated[
     Path, typer.Option("--home", metavar="DIR", help="The coordinator's directory.", file_okay=False)
 ]
 PEOPLE = (SpiffeRole.OPERATOR, SpiffeRole.PUBLISHER, SpiffeRole.AUDITOR)
+
+
+@app.callback()
+def root(_version: Annotated[bool, version_option("foedus-coordinator")] = False) -> None:
+    pass
 
 
 @app.command(

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
@@ -38,6 +37,7 @@ from node_agent.state import AgentState
 from node_agent.tallies import TallyKeeper
 from node_agent.telltale import Telltale, Trouble
 from treaty.errors import FoedusError, ResourceExhausted, Unavailable
+from treaty.version import version
 from treaty.wire.credentials import ClientIdentity
 from treaty.wire.v1 import session_pb2
 
@@ -166,7 +166,7 @@ class Agent:
     def _hello(self, nonce: bytes) -> session_pb2.AgentMessage:
         return messages.hello(
             nonce=nonce,
-            version=agent_version(),
+            version=version(),
             charter_digest=self.state.charter_digest,
             highest=self.state.highest,
             open_numbers=list(self.state.open),
@@ -180,7 +180,7 @@ class Agent:
     async def _enrol(self) -> None:
         coordinator = self._base.membership.coordinator
         ip = await local_address(host_of(coordinator), int(coordinator.rpartition(":")[2]))
-        await self._workers.enrol(replace(self._base.nation.shown(), agent_version=agent_version(), ip=ip))
+        await self._workers.enrol(replace(self._base.nation.shown(), agent_version=version(), ip=ip))
 
     async def _explain(self, error: FoedusError) -> None:
         """Note why there is no stream; where TLS does not say, ask Reach, which many agents share: not too often."""
@@ -225,10 +225,3 @@ async def run_until_signalled(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     await agent.run()
-
-
-def agent_version() -> str:
-    try:
-        return version("foedus")
-    except PackageNotFoundError:
-        return "0.0.0"

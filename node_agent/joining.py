@@ -18,7 +18,7 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 
 from node_agent import charters, messages, reach
-from node_agent.agent import Foundation, agent_version, diagnosis
+from node_agent.agent import Foundation, diagnosis
 from node_agent.charters import Membership
 from node_agent.connections import reach_line, shown_certificate
 from node_agent.customs import Customs
@@ -29,6 +29,7 @@ from node_agent.ports import Clock
 from node_agent.settings import read_settings
 from treaty.charter import Charter
 from treaty.errors import FoedusError, PermissionRefused, TrustError, Unavailable
+from treaty.version import version
 from treaty.wire.certificates import load_certificate
 
 
@@ -66,7 +67,7 @@ async def try_connection(base: Foundation) -> FoedusError | None:
     nonce = secrets.token_bytes(32)
     hello = messages.hello(
         nonce=nonce,
-        version=agent_version(),
+        version=version(),
         charter_digest=base.nation.charter().digest,
         highest=journal.ledger.highest(),
         open_numbers=[directive.number for directive in journal.ledger.open()],

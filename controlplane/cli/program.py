@@ -111,6 +111,19 @@ def _option(variable: str, metavar: str, help_text: str) -> Any:
     return typer.Option(envvar=variable, show_envvar=False, metavar=metavar, help=f"{help_text} ({variable}).")
 
 
+def version_option(program: str) -> Any:
+    """`--version`: print the program's name and version, and end."""
+
+    def show(is_wanted: bool) -> None:
+        if is_wanted:
+            from treaty.version import version
+
+            typer.echo(f"{program} {version()}")
+            raise typer.Exit
+
+    return typer.Option("--version", is_eager=True, callback=show, help="Show the version and exit.")
+
+
 @app.callback()
 def root(
     ctx: typer.Context,
@@ -121,6 +134,7 @@ def root(
     charter: Annotated[str, _option("FOEDUS_CHARTER", "FILE", "The charter to verify by")] = "",
     context: Annotated[str, _option("FOEDUS_CONTEXT", "NAME", "A context of the configuration")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the command's trace id.")] = False,
+    _version: Annotated[bool, version_option("foedus")] = False,
 ) -> None:
     flags = Context(coordinator=coordinator, cert=cert, key=key, ca=ca, charter=charter)
     ctx.obj = Invocation(flags=flags, context=context, is_verbose=verbose)

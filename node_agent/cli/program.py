@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from node_agent.home import Home
 from node_agent.settings import default_home
+from treaty.version import version
 
 EPILOG: Final = """\b
 Exit codes:
@@ -105,12 +106,21 @@ app = typer.Typer(
 )
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"foedus-agent {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     ctx: typer.Context,
     home: Annotated[
         Path | None, typer.Option(envvar="FOEDUS_AGENT_HOME", metavar="DIR", help="The agent's home.")
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     ctx.obj = Home((home or default_home()).expanduser().absolute())
 

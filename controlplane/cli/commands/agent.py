@@ -24,7 +24,10 @@ def accept(
     asyncio.run(_accept(invocation(ctx), agent, output))
 
 
-@app.command(epilog="Example:  foedus agent revoke spiffe://fr.treaty.example/agent/par-1 --reason 'host stolen'")
+@app.command(
+    short_help="Cut an agent, or all that a CA has issued, off for good.",
+    epilog="Example:  foedus agent revoke spiffe://fr.treaty.example/agent/par-1 --reason 'host stolen'",
+)
 def revoke(
     ctx: typer.Context,
     subject: Annotated[

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 app = noun("Prove what crossed which border.")
 
 
-@app.command(epilog="Example:  foedus audit verify --charter charter.json --state seen.note --updates /srv/hub/spool")
+@app.command(
+    short_help="Verify the whole record; show bytes across each border.",
+    epilog="Example:  foedus audit verify --charter charter.json --state seen.note --updates /srv/hub/spool",
+)
 def verify(
     ctx: typer.Context,
     charter: CharterOption = None,
@@ -45,7 +48,9 @@ def verify(
     _audit(offered, believed, state, updates, output)
 
 
-@app.command(epilog="Example:  foedus audit export evidence/")
+@app.command(
+    short_help="Copy the record, as far as this role may see it.", epilog="Example:  foedus audit export evidence/"
+)
 def export(
     ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for checkpoint and entries.")],

@@ -70,7 +70,11 @@ def init(
     typer.echo(f"charter {charter.treaty} version {charter.version}: {charter.digest}", err=out == Path("-"))
 
 
-@app.command("add-nation", epilog="Example:  foedus charter add-nation draft.json fr.json de.json")
+@app.command(
+    "add-nation",
+    short_help="Add nations to a charter that nobody has signed yet.",
+    epilog="Example:  foedus charter add-nation draft.json fr.json de.json",
+)
 def add_nation(
     file: FileArgument,
     descriptor: Annotated[list[Path], typer.Argument(help="Descriptors of 'foedus-agent init'.")],
@@ -129,7 +133,10 @@ def sign(
     typer.echo(f"charter version {charter.version}: {have} of {need} founders have signed")
 
 
-@app.command(epilog="Example:  foedus charter verify charter-2.json --follows charter.json")
+@app.command(
+    short_help="Check that enough founders signed and nothing has expired.",
+    epilog="Example:  foedus charter verify charter-2.json --follows charter.json",
+)
 def verify(
     file: FileArgument,
     pin: PinOption = "",
@@ -165,7 +172,9 @@ def digest(file: FileArgument) -> None:
     typer.echo(drafts.read_charter(file).digest)
 
 
-@app.command(epilog="Example:  foedus charter publish charter-2.json")
+@app.command(
+    short_help="Hand a signed charter to the coordinator.", epilog="Example:  foedus charter publish charter-2.json"
+)
 def publish(ctx: typer.Context, file: FileArgument) -> None:
     """Hand a signed charter to the coordinator, which follows it by the founders' thresholds."""
     asyncio.run(_publish(invocation(ctx), file))

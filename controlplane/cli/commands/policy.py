@@ -25,7 +25,8 @@ DEFAULT_DAYS = 365
 
 
 @app.command(
-    epilog="Example:  foedus policy sign policies/overlays/fr --authority nation.FR --revision 3 --key ana.key -o out/"
+    short_help="Build a policy and sign it.",
+    epilog="Example:  foedus policy sign policies/overlays/fr --authority nation.FR --revision 3 --key ana.key -o out/",
 )
 def sign(
     key: KeysOption,
@@ -61,7 +62,11 @@ def sign(
     typer.echo(f"{out / stem}.tar.gz\n{out / stem}.json")
 
 
-@app.command("add-signature", epilog="Example:  foedus policy add-signature treaty-3.json --key policy-2.key")
+@app.command(
+    "add-signature",
+    short_help="Add another key's signature, where several are needed.",
+    epilog="Example:  foedus policy add-signature treaty-3.json --key policy-2.key",
+)
 def add_signature(
     envelope: Annotated[Path, typer.Argument(help="The envelope that 'policy sign' wrote.")],
     key: KeysOption,
@@ -76,7 +81,10 @@ def add_signature(
     typer.echo(str(envelope))
 
 
-@app.command(epilog="Example:  foedus policy push treaty-3.tar.gz treaty-3.json")
+@app.command(
+    short_help="Put the treaty's bundle in force everywhere.",
+    epilog="Example:  foedus policy push treaty-3.tar.gz treaty-3.json",
+)
 def push(
     ctx: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],

@@ -89,7 +89,9 @@ def abort(ctx: typer.Context, name: NameArgument, reason: ReasonOption = "") -> 
     asyncio.run(_control(invocation(ctx), name, "ABORT", reason, "aborted"))
 
 
-@app.command(epilog="Example:  foedus rollout status demo-1 -w")
+@app.command(
+    short_help="Show waves and nations, and what each waits for.", epilog="Example:  foedus rollout status demo-1 -w"
+)
 def status(
     ctx: typer.Context,
     name: NameArgument,

@@ -126,13 +126,16 @@ def start(
     asyncio.run(_start(invocation(ctx), document, output, is_agreed=yes, is_following=follow))
 
 
-@app.command(epilog="Example:  foedus run cancel tr-1 --reason 'wrong base'")
+@app.command(short_help="End a run.", epilog="Example:  foedus run cancel tr-1 --reason 'wrong base'")
 def cancel(ctx: typer.Context, name: NameArgument, reason: Annotated[str, typer.Option(help="Why.")] = "") -> None:
     """End a run; what the nations have sent is deleted by the retention rule."""
     asyncio.run(_cancel(invocation(ctx), name, reason))
 
 
-@app.command(epilog="Example:  foedus run status tr-1 --follow")
+@app.command(
+    short_help="Show rounds, perplexity by nation, and who refused why.",
+    epilog="Example:  foedus run status tr-1 --follow",
+)
 def status(
     ctx: typer.Context,
     name: NameArgument,

@@ -11,14 +11,14 @@ from node_agent.cli.program import HomeOption, home_of, noun
 app = noun("Stop training and egress at once, or let them go on.")
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent brake on")
 def on(ctx: typer.Context, home: HomeOption = None) -> None:
     """Stop training and egress now. Serving goes on."""
     _set(ctx, home, is_on=True)
     say("the brake is on: nothing trains, nothing leaves")
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent brake off")
 def off(ctx: typer.Context, home: HomeOption = None) -> None:
     """Let training and egress go on."""
     _set(ctx, home, is_on=False)

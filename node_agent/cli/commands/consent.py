@@ -28,7 +28,7 @@ Version = Annotated[
 Days = Annotated[int, typer.Option(min=1, max=3650, help="How long the word holds.")]
 
 
-@approve_app.command()
+@approve_app.command(epilog="Example:  foedus-agent approve demo-1 --version demo@1.0.0 --key ana.key")
 def approve(
     ctx: typer.Context,
     rollout: Rollout,
@@ -42,7 +42,7 @@ def approve(
     _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, is_yes=True)
 
 
-@refuse_app.command()
+@refuse_app.command(epilog="Example:  foedus-agent refuse demo-1 --version demo@1.0.0 --key ana.key")
 def refuse(
     ctx: typer.Context,
     rollout: Rollout,

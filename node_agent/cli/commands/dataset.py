@@ -14,7 +14,9 @@ from node_agent.cli.program import HomeOption, home_of, noun
 app = noun("Register national datasets; paths never leave.")
 
 
-@app.command()
+@app.command(
+    epilog="Example:  foedus-agent dataset add texts texts.jsonl --purpose translation --language fr --class minutes"
+)
 def add(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The dataset's name on the wire.")],
@@ -42,7 +44,7 @@ def add(
     say(f"registered {dataset.name}: {dataset.records} records for {', '.join(dataset.purposes)}")
 
 
-@app.command("list")
+@app.command("list", epilog="Example:  foedus-agent dataset list -o json")
 def list_datasets(
     ctx: typer.Context,
     output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
@@ -63,7 +65,7 @@ def list_datasets(
         show([{"name": dataset.name, **dataset.to_json()} for dataset in found], output)
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent dataset remove texts")
 def remove(ctx: typer.Context, name: str, home: HomeOption = None) -> None:
     """Withdraw a dataset: it is used no more."""
     from node_agent import catalogue

@@ -17,7 +17,9 @@ delegate_app = noun("Let the root hand powers to a person's or an agent's key.")
 RootDir = Annotated[Path, typer.Option("--root-dir", metavar="DIR", help="Where the root key lies.")]
 
 
-@init_app.command()
+@init_app.command(
+    epilog="Example:  foedus-agent init --nation FR --domain treaty.example --agent par-1 --root-dir /media/root"
+)
 def init(
     ctx: typer.Context,
     root_dir: RootDir,
@@ -38,7 +40,9 @@ def init(
     typer.echo(str(place.descriptor))
 
 
-@delegate_app.command()
+@delegate_app.command(
+    epilog="Example:  foedus-agent delegate person --root-dir /media/root --public-key ana.pub --powers consent,overlay"
+)
 def person(
     ctx: typer.Context,
     root_dir: RootDir,
@@ -59,7 +63,10 @@ def person(
     typer.echo(str(path))
 
 
-@delegate_app.command()
+@delegate_app.command(
+    short_help="Renew what this home's agent key may do.",
+    epilog="Example:  foedus-agent delegate agent --root-dir /media/root --days 90",
+)
 def agent(
     ctx: typer.Context,
     root_dir: RootDir,

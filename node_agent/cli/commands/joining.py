@@ -14,7 +14,9 @@ join_app = verb()
 check_app = verb()
 
 
-@join_app.command()
+@join_app.command(
+    epilog="Example:  foedus-agent join --coordinator hub.example:7443 --reach hub.example:7444 --charter sha256:…"
+)
 def join(
     ctx: typer.Context,
     coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="Its mutual TLS port.")],
@@ -64,7 +66,7 @@ def join(
         asyncio.run(connect())
 
 
-@check_app.command()
+@check_app.command(epilog="Example:  foedus-agent check")
 def check(
     ctx: typer.Context,
     output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,

@@ -13,7 +13,9 @@ from node_agent.cli.program import HomeOption, home_of, noun
 app = noun("The coordinator's log, as this agent saw it.")
 
 
-@app.command()
+@app.command(
+    short_help="Check the last checkpoint, and whether the log ever lied.", epilog="Example:  foedus-agent log verify"
+)
 def verify(
     ctx: typer.Context,
     acknowledge: Annotated[

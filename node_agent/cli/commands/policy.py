@@ -15,7 +15,10 @@ from node_agent.cli.program import HomeOption, home_of, noun
 app = noun("Put this nation's own policy in force.")
 
 
-@app.command()
+@app.command(
+    short_help="Verify the nation's overlay and put it in force.",
+    epilog="Example:  foedus-agent policy load nation.FR-2.tar.gz",
+)
 def load(
     ctx: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The compiled bundle, from 'foedus policy sign'.")],

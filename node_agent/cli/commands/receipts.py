@@ -15,7 +15,7 @@ from treaty.strict_json import JsonObject
 app = verb()
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent receipts --tally")
 def receipts(
     ctx: typer.Context,
     output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,

@@ -15,7 +15,9 @@ from node_agent.cli.program import HomeOption, home_of, verb
 app = verb()
 
 
-@app.command()
+@app.command(
+    epilog="Example:  foedus-agent revoke spiffe://fr.treaty.example/agent/par-1 --key ana.key --reason 'host stolen'"
+)
 def revoke(
     ctx: typer.Context,
     subject: Annotated[str, typer.Argument(metavar="SPIFFE|CA-DIGEST", help="An agent's id, or sha256:… of the CA.")],

@@ -11,7 +11,7 @@ from node_agent.cli.program import HomeOption, home_of, verb
 app = verb()
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent --home /srv/foedus run")
 def run(ctx: typer.Context, home: HomeOption = None) -> None:
     """Run the agent until SIGTERM or SIGINT. Safe to kill: it goes on from its journal."""
     from node_agent import agent as agents

@@ -13,7 +13,7 @@ from node_agent.cli.program import HomeOption, home_of, verb
 app = verb()
 
 
-@app.command()
+@app.command(epilog="Example:  foedus-agent status -o json")
 def status(
     ctx: typer.Context,
     output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,

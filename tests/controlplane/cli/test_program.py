@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,15 @@ def test_every_command_has_help_with_an_example(foedus: Foedus, name: str) -> No
     for verb in verbs.values():
         assert verb.help, verb.name
         assert "Example:  foedus" in (verb.epilog or ""), verb.name
-    assert foedus(name, "--help").code == 0
+    shown = foedus(name, "--help")
+    assert shown.code == 0
+    assert "..." not in shown.out.partition("\n")[2], "a verb's line in the help of its noun is cut off"
+
+
+@pytest.mark.parametrize("program", ["controlplane.cli", "controlplane", "node_agent.cli"])
+def test_every_program_says_its_version(program: str) -> None:
+    ran = subprocess.run([sys.executable, "-m", program, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"foedus(-agent|-coordinator)? [1-9]?\d*\.\d+\.\d+\n", ran.stdout)
 
 
 @pytest.mark.parametrize(
