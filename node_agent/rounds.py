@@ -122,10 +122,10 @@ class RoundWorker:
             self._progress(action, RoundStage.DONE)
 
     async def end_run(self, run: RunId) -> None:
-        """The run is over: end its trainer, forget its arrays and unsent updates. Another run goes on untouched."""
+        """The run is over: its trainer rests; forget its arrays and unsent updates. Another run goes on untouched."""
         if self._warm_for in (run, None):
             self._warm_for = None
-            await self._supervisor.stop()
+            await self._supervisor.rest()
         await self._arrays.clear(run)
         await asyncio.to_thread(self._outgoing.drop_run, run)
 

@@ -99,6 +99,8 @@ class Settings:
     """Limit of a trainer's private memory. 64 MiB to 16 TiB."""
     trainer_cpu_seconds: int = 24 * 3600
     """CPU time of one warm trainer over its life. 1 to 2592000."""
+    trainer_idle_seconds: int = 60
+    """How long a trainer stays, its base loaded and without data, for another run on the same base. 0 to 3600."""
     slots_directory: str = ""
     """Folder of lock files by which all agents of one machine take turns at training; empty: one in the system's
     temporary folder."""
@@ -116,6 +118,7 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "trainer_threads": (1, 256),
     "trainer_memory_bytes": (64 * 2**20, 16 * 2**40),
     "trainer_cpu_seconds": (1, 2_592_000),
+    "trainer_idle_seconds": (0, 3600),
     "trainer_slots": (0, 1024),
 }
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -223,6 +223,7 @@ def build(core: Core, settings: Settings) -> Work:
         threads=threads,
         memory_bytes=settings.trainer_memory_bytes,
         cpu_seconds=settings.trainer_cpu_seconds,
+        idle_seconds=settings.trainer_idle_seconds,
         slots=_slots(settings),
     )
     return Work(

@@ -214,11 +214,15 @@ def _spawn(command: list[str], spec: ChildSpec) -> ConfinedChild:
         raise Unavailable("the child could not be started") from err
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise Unavailable("the child has no pipes")
-    keeper = threading.Thread(
-        target=_keep_printed, args=(process.stderr, spec.printed), name="child-stderr", daemon=True
-    )
-    keeper.start()
+    threading.Thread(target=_keep_until_ended, args=(process, spec.printed), name="child-stderr", daemon=True).start()
     return ConfinedChild(process, PipeEnd(process.stdout, process.stdin))
+
+
+def _keep_until_ended(process: subprocess.Popen[bytes], target: Path) -> None:
+    """Keep what a child prints, and take its ending from the kernel whether or not anybody asks for it."""
+    if process.stderr is not None:
+        _keep_printed(process.stderr, target)
+    process.wait()
 
 
 def _keep_printed(source: IO[bytes], target: Path) -> None:

@@ -1,12 +1,15 @@
 """One warm trainer: started confined, given its data, asked round by round, ended by deadline or brake.
 
-    idle ──prepare──► starting ─probe holds─► confined ─load, copy, read─► warm ──train, evaluate──► warm
-      ▲                                                                      │
-      └────────────── stop, brake, timeout, breach, another base ────────────┘
+    none ──prepare──► starting ─probe holds─► confined ─load, copy, read─► warm ──train, evaluate──► warm
+      ▲                                                       ▲              │
+      │                                                    prepare          rest
+      │                                                       └── resting ◄──┤
+      └──── stop, brake, timeout, breach, another base, `idle_seconds` ──────┘
 
 Rules:
-1. data is copied, never linked, into a folder that was empty until the probe had passed; it is emptied when the trainer
-   ends, so nothing of the nation's text lies beside a process that nobody watches;
+1. data is copied, never linked, into a folder that was empty until the probe had passed; it is emptied when the run is
+   over, so nothing of the nation's text lies beside a process that nobody watches. What a resting trainer still has in
+   its memory ends with it, and it is handed to no other base;
 2. the base, the dataset and the adapter's shape are the agent's to say; the trainer only answers;
 3. a trainer that answers what it must not is ended and its answer is dropped: `ChildBreach` carries the code;
 4. one exchange at a time; a machine-wide slot is held while the trainer works, not while it waits.
@@ -58,6 +61,8 @@ class TrainerSettings:
     mapped from files comes on top and is shared."""
     cpu_seconds: int = 24 * 3600
     """Over the life of one warm trainer."""
+    idle_seconds: int = 60
+    """How long a trainer rests after its run with its base loaded, for another run on the same; 0: it ends at once."""
     slots: TrainerSlots | None = None
     """None: cores ÷ threads, in a folder of the user's."""
 
@@ -78,9 +83,12 @@ class TrainOrder:
 class _Warm:
     child: ConfinedChild
     base: Path
-    dataset: TextDataset
+    dataset: TextDataset | None
+    """What it was given to read; None while it rests."""
     precision: Precision
     base_shapes: Mapping[str, tuple[int, ...]]
+    ending: asyncio.TimerHandle | None = None
+    """Ends a resting trainer."""
 
 
 class TrainerSupervisor:
@@ -119,12 +127,11 @@ class TrainerSupervisor:
         """
         async with self._busy:
             warm = self._warm
-            if (
-                warm
-                and warm.child.is_running
-                and (warm.base, warm.dataset, warm.precision) == (base, dataset, precision)
-            ):
-                return warm.child.report
+            if warm and warm.child.is_running and (warm.base, warm.precision) == (base, precision):
+                if warm.dataset == dataset:
+                    return warm.child.report
+                if warm.dataset is None:
+                    return await self._feed(warm, dataset)
             await self._end()
             async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
                 return await self._start(base, dataset, precision)
@@ -164,6 +171,18 @@ class TrainerSupervisor:
         if self._warm is not None:
             self._warm.child.kill()
 
+    async def rest(self) -> None:
+        """The run is over: the copy of its data goes, and the trainer ends unless another run takes it up in time.
+        Idempotent."""
+        async with self._busy:
+            warm = self._warm
+            if warm is None or not warm.child.is_running or not self._settings.idle_seconds:
+                await self._end()
+            elif warm.dataset is not None:
+                warm.dataset = None
+                await asyncio.to_thread(_empty, self._input, self._scratch)
+                warm.ending = asyncio.get_running_loop().call_later(self._settings.idle_seconds, warm.child.kill)
+
     async def stop(self) -> None:
         """End the trainer and empty its folders. Idempotent."""
         self.brake()
@@ -173,28 +192,40 @@ class TrainerSupervisor:
     async def _start(self, base: Path, dataset: TextDataset, precision: Precision) -> SandboxReport:
         base_shapes = await asyncio.to_thread(read_base_shapes, base)
         child = await process.start(self._child_spec(base))
-        self._warm = _Warm(child, base, dataset, precision, base_shapes)
+        self._warm = warm = _Warm(child, base, None, precision, base_shapes)
         fields: JsonObject = {"model_dir": str(base), "precision": precision, "threads": self._settings.threads}
         try:
             await child.exchange(Frame("load", fields), expect="loaded", timeout_seconds=_LOAD_SECONDS)
-            copy = self._input / "pairs.jsonl"
-            await asyncio.to_thread(_copy, dataset.path, copy)
-            languages: JsonObject = {
-                "file": str(copy),
-                "source_language": dataset.languages.source,
-                "target_language": dataset.languages.target,
-            }
-            await child.exchange(Frame("read", languages), expect="read", timeout_seconds=_LOAD_SECONDS)
         except BaseException:
             await asyncio.shield(self._end())
             raise
-        return child.report
+        return await self._feed(warm, dataset)
+
+    async def _feed(self, warm: _Warm, dataset: TextDataset) -> SandboxReport:
+        """Copy the data into reach of a confined trainer and have it read."""
+        if warm.ending is not None:
+            warm.ending.cancel()
+            warm.ending = None
+        copy = self._input / "pairs.jsonl"
+        languages: JsonObject = {
+            "file": str(copy),
+            "source_language": dataset.languages.source,
+            "target_language": dataset.languages.target,
+        }
+        try:
+            await asyncio.to_thread(_copy, dataset.path, copy)
+            await warm.child.exchange(Frame("read", languages), expect="read", timeout_seconds=_LOAD_SECONDS)
+        except BaseException:
+            await asyncio.shield(self._end())
+            raise
+        warm.dataset = dataset
+        return warm.child.report
 
     async def _exchange(self, frame: Frame, expect: str, timeout_seconds: float, body_bytes: int) -> Frame:
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         async with self._busy, self._slots.hold(timeout_seconds=timeout_seconds):
             left = deadline - asyncio.get_running_loop().time()
-            if self._warm is None or not self._warm.child.is_running:
+            if self._warm is None or self._warm.dataset is None or not self._warm.child.is_running:
                 raise Unavailable("the trainer is not running", code="CHILD_ENDED")
             if left <= 0:
                 raise Unavailable("the trainer was busy until the deadline", code="TRAINER_BUSY")
@@ -236,6 +267,8 @@ class TrainerSupervisor:
     async def _end(self) -> None:
         warm, self._warm = self._warm, None
         if warm is not None:
+            if warm.ending is not None:
+                warm.ending.cancel()
             await warm.child.stop()
         await asyncio.to_thread(_empty, self._input, self._scratch)
 

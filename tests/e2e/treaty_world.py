@@ -50,6 +50,7 @@ ENDS = ("Succeeded", "Aborted", "Failed")
 AGENT_SETTINGS: Mapping[str, object] = {
     "reconnect_max_seconds": 1,
     "trainer_slots": 4,
+    "trainer_idle_seconds": 0,
     "address_ranges": "127.0.0.0/8,::1/128",
     "min_heldout_pairs": 1,
     "min_examples_per_round": 1,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from node_agent.training.frames import Arrays
+from node_agent.training.process import ConfinedChild
 from node_agent.training.supervisor import TrainerSupervisor, TrainOrder
 from tests.builders.tiny_llama import base_shapes
 from tests.node_agent.training.conftest import Room, make_room, tiny_recipe
@@ -104,6 +107,40 @@ async def test_the_data_in_reach_is_a_copy(warm: TrainerSupervisor, shared_room:
     assert copy.read_bytes() == shared_room.dataset.path.read_bytes()
     assert copy.stat().st_nlink == 1
     assert copy.stat().st_ino != shared_room.dataset.path.stat().st_ino
+
+
+async def test_a_trainer_rests_without_data_and_takes_up_another_run(
+    warm: TrainerSupervisor, shared_room: Room
+) -> None:
+    folder = shared_room.root / "agent" / "trainer" / "input"
+    first = await warm.train(TrainOrder(RECIPE, 1, 0), start(), timeout_seconds=60)
+    child = _child(warm)
+    await warm.rest()
+    assert not list(folder.iterdir())
+    with pytest.raises(Unavailable) as refused:
+        await warm.train(TrainOrder(RECIPE, 1, 0), start(), timeout_seconds=60)
+    assert refused.value.code == "CHILD_ENDED"
+    await warm.prepare(shared_room.base, shared_room.dataset, Precision.FLOAT32)
+    assert _child(warm) is child
+    again = await warm.train(TrainOrder(RECIPE, 1, 0), start(), timeout_seconds=60)
+    assert all(np.array_equal(first.delta[name], again.delta[name]) for name in first.delta)
+
+
+async def test_a_resting_trainer_ends_by_itself_and_at_once_where_it_may_not_rest(shared_room: Room) -> None:
+    for seconds in (1, 0):
+        supervisor = shared_room.supervisor(idle_seconds=seconds)
+        await supervisor.prepare(shared_room.base, shared_room.dataset, Precision.FLOAT32)
+        ended = os.pidfd_open(_child(supervisor).pid)
+        await supervisor.rest()
+        ready, _, _ = await asyncio.to_thread(select.select, [ended], [], [], 30 if seconds else 0)
+        os.close(ended)
+        assert ready
+        await supervisor.stop()
+
+
+def _child(supervisor: TrainerSupervisor) -> ConfinedChild:
+    assert supervisor._warm is not None
+    return supervisor._warm.child
 
 
 async def test_the_brake_ends_a_round_and_empties_the_folder(warm: TrainerSupervisor, shared_room: Room) -> None:
