@@ -131,6 +131,10 @@ class AgentFleet:
             connection.say(directive)
         return number
 
+    async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
+        stored = await self._store.directives.find(str(agent), number)
+        return tuple(stored.reason.split()) if stored.state is DirectiveState.NACKED else ()
+
     async def settle(self, agent: AgentId, number: DirectiveNumber) -> None:
         async with self._store.transaction() as change:
             try:
