@@ -138,6 +138,8 @@ async def running(home: Home) -> AsyncIterator[Running]:
 async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
     await services.parties.adopt()
+    if not core.record.is_frozen:
+        await services.parties.record_revocations()
     certificate = ServerCertificate(
         core.home.ca(),
         lambda: core.trust.charter.coordinator.dns_names,
@@ -172,9 +174,7 @@ def _services(core: Core) -> Services:
     desk = UpdateDesk(store, fleet, record, spool, utc_now)
     runs = Runs(store, fleet, run_planner, driver, desk, arrays, reconciler, news, utc_now)
     enrolment = Enrolment(policies, core.nations, trust)
-    parties = Parties(
-        trust, core.nations, enrolment, record, core.log_key, utc_now, charter_changed=policies.refresh_registers
-    )
+    parties = Parties(trust, core.nations, enrolment, record, core.log_key, charter_changed=policies.refresh_registers)
     registry = Registry(store, trust, utc_now)
     return Services(chunks, models, policies, rollouts, workers, reconciler, runs, parties, enrolment, registry)
 
@@ -273,12 +273,11 @@ async def _follow_trust(core: Core, services: Services) -> None:
     """Notice what another process wrote: a charter loaded at this machine, a revocation (cut within 5 s)."""
     while True:
         await asyncio.sleep(core.settings.trust_refresh_seconds)
-        version = core.trust.charter.version
         try:
             await core.trust.refresh()
             core.record.is_frozen = await core.fleet.is_halted()
             IS_HALTED.set(core.record.is_frozen)
-            if core.trust.charter.version != version:
+            if services.parties.is_behind:
                 await services.parties.adopt()
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)

@@ -78,7 +78,10 @@ class RunReconciler:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
-                await self._look(tasks)
+                try:
+                    await self._look(tasks)
+                except FoedusError as err:
+                    log.warning("runs not looked at", code=err.code, exc_info=err)
                 await heard(self._wake, TICK)
 
     async def reconcile(self) -> None:
