@@ -44,8 +44,11 @@ from controlplane.services.policies import Policies
 from controlplane.services.registry import Registry
 from controlplane.services.rollouts import Rollouts
 from controlplane.services.run_arrays import RunArrays
+from controlplane.services.run_closing import RoundCloser
 from controlplane.services.run_driver import RunDriver
+from controlplane.services.run_news import RunNews
 from controlplane.services.run_planning import RunPlanner
+from controlplane.services.run_reconciler import RunReconciler
 from controlplane.services.run_updates import UpdateDesk
 from controlplane.services.runs import Runs
 from controlplane.services.submissions import Submissions
@@ -81,6 +84,7 @@ class Services:
     policies: Policies
     rollouts: Rollouts
     workers: Workers
+    reconciler: RunReconciler
     runs: Runs
     parties: Parties
     enrolment: Enrolment
@@ -116,21 +120,26 @@ async def running(home: Home) -> AsyncIterator[Running]:
     """
     async with opened(home) as core:
         services = _services(core)
-        async with asyncio.TaskGroup() as tasks:
-            loops = [tasks.create_task(loop(), name=name) for name, loop in _loops(core, services).items()]
-            try:
-                async with _listening(core, services) as servers:
-                    yield Running(core, services, servers.endpoints)
-            finally:
-                await services.workers.close()
-                for loop in loops:
-                    loop.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                loops = [tasks.create_task(loop(), name=name) for name, loop in _loops(core, services).items()]
+                try:
+                    async with _listening(core, services) as servers:
+                        yield Running(core, services, servers.endpoints)
+                finally:
+                    for loop in loops:
+                        loop.cancel()
+        finally:
+            # When every loop has ended: one that still gave orders would start its worker anew.
+            await services.workers.close()
 
 
 @asynccontextmanager
 async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
     await services.parties.adopt()
+    if not core.record.is_frozen:
+        await services.parties.record_revocations()
     certificate = ServerCertificate(
         core.home.ca(),
         lambda: core.trust.charter.coordinator.dns_names,
@@ -157,24 +166,17 @@ def _services(core: Core) -> Services:
     rollouts = Rollouts(store, fleet, models, trust, record, core.log_key, utc_now)
     workers = Workers(home.runs)
     arrays = RunArrays(home.runs, store, chunks, utc_now)
-    driver = RunDriver(store, fleet, models, trust, record, arrays, workers, home.runs, core.log_key, utc_now)
-    runs = Runs(
-        store,
-        fleet,
-        RunPlanner(store, fleet, models, policies, trust),
-        driver,
-        UpdateDesk(store, fleet, record, spool, utc_now),
-        arrays,
-        spool,
-        record,
-        utc_now,
-    )
+    closer = RoundCloser(store, models, record, arrays, workers, core.log_key, utc_now)
+    driver = RunDriver(store, fleet, models, trust, record, arrays, workers, closer, home.runs, core.log_key, utc_now)
+    news = RunNews()
+    reconciler = RunReconciler(store, driver, arrays, spool, news, utc_now)
+    run_planner = RunPlanner(store, fleet, models, policies, trust)
+    desk = UpdateDesk(store, fleet, record, spool, utc_now)
+    runs = Runs(store, fleet, run_planner, driver, desk, arrays, reconciler, news, utc_now)
     enrolment = Enrolment(policies, core.nations, trust)
-    parties = Parties(
-        trust, core.nations, enrolment, record, core.log_key, utc_now, charter_changed=policies.refresh_registers
-    )
+    parties = Parties(trust, core.nations, enrolment, record, core.log_key, charter_changed=policies.refresh_registers)
     registry = Registry(store, trust, utc_now)
-    return Services(chunks, models, policies, rollouts, workers, runs, parties, enrolment, registry)
+    return Services(chunks, models, policies, rollouts, workers, reconciler, runs, parties, enrolment, registry)
 
 
 def _servicers(core: Core, services: Services) -> Servicers:
@@ -234,7 +236,7 @@ def _loops(core: Core, services: Services) -> dict[str, Callable[[], Coroutine[N
         "trust": lambda: _follow_trust(core, services),
         "housekeeping": lambda: _keep_house(core, services),
         "rollouts": services.rollouts.run,
-        "runs": services.runs.run,
+        "runs": services.reconciler.run,
     }
 
 
@@ -253,14 +255,13 @@ async def _publish_checkpoints(core: Core) -> None:
 
 
 async def _keep_house(core: Core, services: Services) -> None:
-    """Bound what only grows: changes kept for watchers, superseded directives, delivered messages, drafts, chunks."""
+    """Bound what only grows: changes kept for watchers, superseded directives, drafts, chunks."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         before = utc_now() - KEPT
         try:
             await core.store.resources.compact(MAX_KEPT_EVENTS)
             await core.store.directives.prune(before)
-            await core.store.outbox.prune(before)
             dropped = await expire(core.store, created_before=utc_now() - DRAFT_KEPT)
             swept = await sweep_chunks(core.store, services.chunks, put_before=utc_now() - CHUNK_SPARED)
             log.info("house kept", dropped_drafts=len(dropped), swept_chunks=swept)
@@ -272,12 +273,11 @@ async def _follow_trust(core: Core, services: Services) -> None:
     """Notice what another process wrote: a charter loaded at this machine, a revocation (cut within 5 s)."""
     while True:
         await asyncio.sleep(core.settings.trust_refresh_seconds)
-        version = core.trust.charter.version
         try:
             await core.trust.refresh()
             core.record.is_frozen = await core.fleet.is_halted()
             IS_HALTED.set(core.record.is_frozen)
-            if core.trust.charter.version != version:
+            if services.parties.is_behind:
                 await services.parties.adopt()
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)

@@ -79,6 +79,8 @@ async def opened(home: Home) -> AsyncIterator[Core]:
         for envelope in await asyncio.to_thread(lambda: list(record.of_kind(StatementKind.DELEGATION))):
             trust.recall_delegation(envelope)
         await nations.load()
+        for envelope in await asyncio.to_thread(lambda: list(record.of_kind(StatementKind.REVOCATION))):
+            await nations.recall_revocation(envelope)
         connections = Connections()
         fleet = AgentFleet(store, trust, nations, record, connections, WireCodec())
         await fleet.load()

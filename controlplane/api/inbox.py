@@ -3,7 +3,8 @@
 Rules:
 1. a status is taken if its sequence is the next one; an older one is dropped, and a gap asks for a full report;
 2. a directive's answer is journaled before any service hears of it;
-3. a submission is answered by its digest, recorded or refused by code; a refused one does not end the stream;
+3. a submission is answered by its digest, recorded or refused by code; a refused one does not end the stream; one that
+   was recorded and could not be acted on now does, unanswered, so that the agent hands it in again;
 4. what cannot be read at all ends the stream.
 """
 

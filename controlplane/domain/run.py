@@ -93,13 +93,15 @@ def next_move(
         return Open(1, evaluates_only(plan, 1)) if has_first_arrays else Prepare()
     newest = rounds[-1]
     evaluate_only = evaluates_only(plan, newest.round)
+    accepted = tuple(sorted(c.nation for c in contributions if c.state is ContributionState.ACCEPTED))
     if newest.state is RoundState.FAILED:
-        return Finish("RoundFailed", newest.reason, has_succeeded=False)
+        # A round that is short is failed before the run ends: whoever comes back in between says the same of it.
+        reason = "RoundFailed" if len(accepted) >= plan.quorum else "QuorumNotMet"
+        return Finish(reason, newest.reason, has_succeeded=False)
     if newest.state is RoundState.DONE:
         if newest.round >= last_round(plan):
             return Finish("AllRoundsDone", f"{plan.rounds} rounds", has_succeeded=True)
         return Open(newest.round + 1, evaluates_only(plan, newest.round + 1))
-    accepted = tuple(sorted(c.nation for c in contributions if c.state is ContributionState.ACCEPTED))
     if newest.state is RoundState.AGGREGATING:
         return Aggregate(newest, accepted, evaluate_only)
     answered = {c.nation for c in contributions if c.state in ANSWERED}

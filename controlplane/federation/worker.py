@@ -1,7 +1,8 @@
 """The run's worker: a process per run, the only place where Flower is imported.
 
 It reads orders from its standard input, answers on its standard output, keeps nothing between two orders that is not
-in a file, and ends when its input does. It opens no network connection and knows no nation but by the name of a file.
+in a file, and ends when its input or its coordinator does. It opens no network connection and knows no nation but by
+the name of a file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from controlplane.federation import frames
 from controlplane.federation.orders import MakeArrays, Order, StepTaken, TakeStep, parse_order
+from controlplane.federation.orphan import end_with
 from treaty.errors import Corrupt, FoedusError, ResourceExhausted
 from treaty.recipe import initial_arrays
 from treaty.strict_json import JsonObject
@@ -29,7 +31,8 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def main() -> None:
-    """Serve orders until the input ends."""
+    """Serve orders until the input ends. The only argument is the coordinator's process id."""
+    end_with(int(sys.argv[1]))
     orders, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Whatever a library prints must not be taken for an answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -39,6 +39,7 @@ from treaty.names import AgentId, DirectiveNumber, PartyCode
 log = structlog.get_logger(__name__)
 
 AGENT_AHEAD: Final = "AGENT_AHEAD"
+BEHIND: Final = "CoordinatorBehind"
 
 
 class DirectiveCodec(Protocol):
@@ -83,10 +84,13 @@ class AgentFleet:
         self._ahead: set[AgentId] = set()
 
     async def load(self) -> None:
-        """Say on the agents that this coordinator directs again, where it was recovered since it said otherwise."""
+        """Say on the agents whether this coordinator directs them: recovered since it said otherwise, or halted."""
         self._ahead = set(await self._nations.ahead())
-        self._record.is_frozen = await self.is_halted()
-        if not self._record.is_frozen:
+        halted = (await self._store.epochs.current()).halted_because
+        self._record.is_frozen = bool(halted)
+        if halted:
+            await self._nations.mark_directed(BEHIND, halted, is_directed=False)
+        else:
             await self._nations.mark_directed("Directing", "", is_directed=True)
 
     def connected(self) -> Mapping[PartyCode, AgentId]:
@@ -131,6 +135,10 @@ class AgentFleet:
             connection.say(directive)
         return number
 
+    async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
+        stored = await self._store.directives.find(str(agent), number)
+        return tuple(stored.reason.split()) if stored.state is DirectiveState.NACKED else ()
+
     async def settle(self, agent: AgentId, number: DirectiveNumber) -> None:
         async with self._store.transaction() as change:
             try:
@@ -162,7 +170,7 @@ class AgentFleet:
             log.error("coordinator is behind, directing nothing", agent=str(agent), because=why)
             self._record.is_frozen = True
             await self._store.epochs.halt(why)
-            await self._nations.mark_directed("CoordinatorBehind", why, is_directed=False)
+            await self._nations.mark_directed(BEHIND, why, is_directed=False)
         if claimed and not proved:
             log.error("agent claims to be ahead, not directing it", agent=str(agent), code=AGENT_AHEAD, because=claimed)
             self._ahead.add(agent)
@@ -208,14 +216,14 @@ class AgentFleet:
 
     async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
         """Journal the agent's word on a directive. Raises: InvalidInput: it was never given that number."""
+        reason = " ".join(codes)[:1024]
         try:
-            answered = await self._store.directives.answer(
-                str(agent), number, is_acked=not codes, reason=" ".join(codes)[:1024]
-            )
+            async with self._store.transaction() as change:
+                answered = await change.directives.answer(str(agent), number, is_acked=not codes, reason=reason)
+                if codes and not answered.is_superseded:
+                    await change.artifacts.withdraw(str(agent), answered.subject)
         except NotFound:
             raise InvalidInput(f"no directive {number} was given to this agent", code="UNKNOWN_DIRECTIVE") from None
-        if codes and not answered.is_superseded:
-            await self._store.artifacts.withdraw(str(agent), answered.subject)
         log.info("directive answered", agent=str(agent), number=str(number), codes=list(codes))
 
     async def sent(self, agent: AgentId, number: DirectiveNumber) -> None:

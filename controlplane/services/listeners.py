@@ -1,6 +1,8 @@
 """Tells every service what the fleet heard, so that none of them can stop another from hearing it.
 
-A listener that fails is logged and passed over: services are level-triggered and find what they missed.
+A listener that fails is logged and passed over: services are level-triggered and find what they missed. What was
+submitted is told once more instead, because nothing else tells it: where a service failed in a way that may pass,
+`submitted` raises, and the agent is not told that its statement is done with.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import structlog
 
 from controlplane.domain.agents import AgentStatus, ProgressReport, RoundReport
 from controlplane.services.ports import Listener
-from treaty.errors import FoedusError
+from treaty.errors import ConflictError, FoedusError, ResourceExhausted, Unavailable
 from treaty.names import AgentId, Digest, DirectiveNumber
 
 log = structlog.get_logger(__name__)
+
+PASSING = (Unavailable, ConflictError, ResourceExhausted)
+"""Failures that are gone when the same thing is tried again later."""
 
 Tell = Callable[[Listener], Coroutine[None, None, None]]
 
@@ -63,7 +68,10 @@ class Listeners:
         await self._tell(agent, lambda listener: listener.status(agent, status))
 
     async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
-        await self._tell(agent, lambda listener: listener.submitted(agent, envelope, digest, log_index))
+        """Raises: Unavailable: a service could not take it now; it must be told again."""
+        failures = await self._tell(agent, lambda listener: listener.submitted(agent, envelope, digest, log_index))
+        if any(isinstance(failure, PASSING) for failure in failures):
+            raise Unavailable(f"what follows from {digest} was not done", code="NOT_CARRIED_OUT")
 
     async def round_result(self, agent: AgentId, report: RoundReport) -> None:
         await self._tell(agent, lambda listener: listener.round_result(agent, report))
@@ -71,11 +79,14 @@ class Listeners:
     async def progress(self, agent: AgentId, report: ProgressReport) -> None:
         await self._tell(agent, lambda listener: listener.progress(agent, report))
 
-    async def _tell(self, agent: AgentId, tell: Tell) -> None:
+    async def _tell(self, agent: AgentId, tell: Tell) -> list[FoedusError]:
+        """Tell every one of them; the failures."""
+        failures = []
         for listener in self._listeners:
             try:
                 await tell(listener)
             except FoedusError as err:
+                failures.append(err)
                 log.warning(
                     "service did not take an agent's message",
                     agent=str(agent),
@@ -83,3 +94,4 @@ class Listeners:
                     code=err.code,
                     exc_info=err,
                 )
+        return failures

@@ -226,6 +226,7 @@ class Models:
         absent = await self._absent(manifest)
         status = replace(resource.status, signatures=tuple(SignedBy(signature.key_id) for signature in signed))
         threshold = self._trust.charter.publishers.threshold
+        is_ready = False
         if len(signed) < threshold:
             lacking = f"{len(signed)} of {threshold} signatures"
             condition = Condition(MODEL_READY, ConditionStatus.FALSE, "MissingSignatures", lacking)
@@ -235,15 +236,20 @@ class Models:
             envelope = await self.manifest(manifest.digest)
             self._verified(envelope, threshold=threshold)
             index = await self._record.append(envelope)
-            await self._store.artifacts.mark_ready(manifest.digest)
-            self._brought.pop(manifest.digest, None)
-            self._wanted.pop(manifest.digest, None)
+            is_ready = True
             status = replace(status, log_index=index)
             condition = Condition(
                 MODEL_READY, ConditionStatus.TRUE, "Signed", f"{len(signed)} of {threshold} signatures"
             )
         changed = with_condition(replace(resource, status=status), condition, self._clock())
-        return await self._store.resources.update_status(changed)
+        async with self._store.transaction() as change:
+            if is_ready:
+                await change.artifacts.mark_ready(manifest.digest)
+            settled = await change.resources.update_status(changed)
+        if is_ready:
+            self._brought.pop(manifest.digest, None)
+            self._wanted.pop(manifest.digest, None)
+        return settled
 
     async def _absent(self, manifest: Manifest) -> tuple[Digest, ...]:
         stored = await self._store.artifacts.manifest(manifest.digest)

@@ -22,7 +22,7 @@ from controlplane.services.ports import Clock
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from controlplane.store.ports.trust import RevocationKind
-from treaty import names
+from treaty import names, statement
 from treaty.charter import Charter
 from treaty.errors import (
     ConflictError,
@@ -56,6 +56,7 @@ from treaty.resources.nations import (
     NodeAgentStatus,
     PolicyRevision,
 )
+from treaty.revocation import parse_revocation
 
 AGENT_BRAKED: Final = "Braked"
 AGENT_DIRECTED: Final = "Directed"
@@ -63,6 +64,8 @@ AHEAD: Final = "AgentAhead"
 MAX_WAITING_PER_NATION: Final = 32
 TREATY_PARTY: Final = PartyCode("TREATY")
 """The authority under which the store keeps the treaty's bundles."""
+BY_NATION: Final = "nation "
+"""How the store names who revoked, where it was a nation itself: the record has that by the nation's own statement."""
 _ATTEMPTS: Final = 5
 
 NodeAgent = Resource[NodeAgentSpec, NodeAgentStatus]
@@ -87,7 +90,10 @@ class Nations:
         """Read who is accepted; streams that a former process left open are closed in the resources too."""
         for agent in await self._store.resources.all(NODE_AGENT):
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
-            if _may_act(agent):
+            if self._trust.is_revoked(identity):
+                if not is_true(agent.status.conditions, AGENT_REVOKED):
+                    await self._put_out(identity, "it was revoked before this start")
+            elif _may_act(agent):
                 self._accepted[identity] = agent.metadata.creation_timestamp or self._clock()
             if is_true(agent.status.conditions, AGENT_CONNECTED):
                 await self.disconnected(identity, "CoordinatorRestarted")
@@ -151,11 +157,24 @@ class Nations:
         for agent in await self._store.resources.all(NODE_AGENT):
             identity = names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain)
             if str(identity) == subject or (kind is RevocationKind.CA and self._is_out(identity)):
-                self._accepted.pop(identity, None)
-                revoked = Condition(AGENT_REVOKED, ConditionStatus.TRUE, "Revoked", reason[:1024])
-                no_longer = Condition(AGENT_ACCEPTED, ConditionStatus.FALSE, "Revoked")
-                out.append(await self._condition(identity, revoked, no_longer))
+                out.append(await self._put_out(identity, reason))
         return tuple(out)
+
+    async def recall_revocation(self, envelope: bytes) -> None:
+        """Carry out a revocation that stands in the record, if a crash came before it was. Idempotent.
+
+        It was verified before it was recorded. One of a CA that a later charter replaced concerns nobody any more.
+        """
+        with suppress(NotFound, InvalidInput):
+            word = parse_revocation(statement.unverified(envelope))
+            if word.subject not in self._trust.revoked:
+                await self.revoke(word.subject, reason=word.reason, by=f"{BY_NATION}whose statement is recorded")
+
+    async def _put_out(self, agent: AgentId, reason: str) -> NodeAgent:
+        self._accepted.pop(agent, None)
+        revoked = Condition(AGENT_REVOKED, ConditionStatus.TRUE, "Revoked", reason[:1024])
+        no_longer = Condition(AGENT_ACCEPTED, ConditionStatus.FALSE, "Revoked")
+        return await self._condition(agent, revoked, no_longer)
 
     async def connected(
         self, agent: AgentId, version: str, certificate_not_after: datetime, highest: DirectiveNumber | None

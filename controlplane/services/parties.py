@@ -12,9 +12,10 @@ import structlog
 
 from controlplane.services.enrolment import Enrolment
 from controlplane.services.listeners import SilentListener
-from controlplane.services.nations import Nations, NodeAgent
-from controlplane.services.ports import Clock, Record
+from controlplane.services.nations import BY_NATION, Nations, NodeAgent
+from controlplane.services.ports import Record
 from controlplane.services.trust import Trust
+from controlplane.store.ports.trust import Revocation
 from treaty import statement
 from treaty.charter import Charter
 from treaty.fields import timestamp_text
@@ -37,7 +38,6 @@ class Parties(SilentListener):
         enrolment: Enrolment,
         record: Record,
         log_key: SigningKey,
-        clock: Clock,
         *,
         charter_changed: Callable[[], Awaitable[None]],
     ) -> None:
@@ -46,8 +46,14 @@ class Parties(SilentListener):
         self._enrolment = enrolment
         self._record = record
         self._log_key = log_key
-        self._clock = clock
         self._charter_changed = charter_changed
+        self._adopted: Digest | None = None
+        self._is_adopting = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something follows an earlier charter than the one in force: `adopt` failed or was cut off."""
+        return not self._is_adopting and self._adopted not in (None, self._trust.charter.digest)
 
     async def publish_charter(self, envelope: bytes) -> Charter:
         """Put a charter version in force and record it. Idempotent. Raises as `Trust.publish`."""
@@ -61,10 +67,15 @@ class Parties(SilentListener):
         Called at the start and whenever the charter may have changed, by this process or another one.
         """
         charter = self._trust.charter
-        for envelope in self._trust.charter_envelopes:
-            await self._record.append(envelope)
-        await self._nations.project_charter(charter)
-        await self._charter_changed()
+        self._is_adopting = True
+        try:
+            for envelope in self._trust.charter_envelopes:
+                await self._record.append(envelope)
+            await self._nations.project_charter(charter)
+            await self._charter_changed()
+        finally:
+            self._is_adopting = False
+        self._adopted = charter.digest
         log.info("charter in force", version=charter.version, digest=charter.digest)
 
     async def accept(self, agent: str, by: str) -> NodeAgent:
@@ -77,18 +88,19 @@ class Parties(SilentListener):
     async def revoke(self, subject: str, *, reason: str, by: str) -> Sequence[NodeAgent]:
         """Put out an id or a CA; live streams are cut. The NodeAgents that are out by it."""
         out = await self._nations.revoke(subject, reason=reason, by=by)
-        await self._record.append(statement.sign(self._revocation(subject, reason, by), [self._log_key]))
+        await self.record_revocations()
         log.warning("revoked", subject=subject, reason=reason, by=by)
         return out
 
-    def _revocation(self, subject: str, reason: str, by: str) -> Statement:
-        predicate: JsonObject = {
-            "subject": subject,
-            "reason": reason,
-            "by": by,
-            "issued_at": timestamp_text(self._clock()),
-        }
-        return Statement(StatementKind.REVOCATION, subject[:255], digest_of(subject.encode()), predicate)
+    async def record_revocations(self) -> None:
+        """Record what operators revoked. Idempotent: called after each, and at the start for what a crash left out.
+
+        A revocation comes first and its statement second: one that the record cannot take now is in force all the same.
+        Raises: PreconditionFailed (COORDINATOR_BEHIND): as `Record.append`.
+        """
+        for revocation in await self._trust.revocations():
+            if not revocation.revoked_by.startswith(BY_NATION):  # a nation's own statement is recorded before it acts
+                await self._record.append(statement.sign(_stated(revocation), [self._log_key]))
 
     async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
         """Carry out a nation's own revocation; its person's signature was verified before it was recorded."""
@@ -96,5 +108,18 @@ class Parties(SilentListener):
         if claimed.kind is not StatementKind.REVOCATION:
             return
         word = parse_revocation(claimed)
-        await self._nations.revoke(word.subject, reason=word.reason, by=f"nation {agent.nation}")
+        await self._nations.revoke(word.subject, reason=word.reason, by=f"{BY_NATION}{agent.nation}")
         log.warning("revoked by its nation", subject=word.subject, nation=agent.nation, statement=digest)
+
+
+def _stated(revocation: Revocation) -> Statement:
+    """The statement of a stored revocation: the same one, however often it is made."""
+    predicate: JsonObject = {
+        "subject": revocation.subject,
+        "reason": revocation.reason,
+        "by": revocation.revoked_by,
+        "issued_at": timestamp_text(revocation.revoked_at),
+    }
+    return Statement(
+        StatementKind.REVOCATION, revocation.subject[:255], digest_of(revocation.subject.encode()), predicate
+    )

@@ -68,6 +68,7 @@ class Policies(SilentListener):
         verified = self._verify(stored.bundle, stored.envelope, None, is_restart=True)
         await self._decider.put_in_force(verified)
         await self.refresh_registers()
+        await self._project(verified, stored.envelope)
 
     async def refresh_registers(self) -> None:
         """Give the engine what charter and revocations say. Call it when the charter changed."""
@@ -138,10 +139,7 @@ class Policies(SilentListener):
             status = PolicyBundleStatus(vectors_passed=len(bundle.vectors.vectors), signatures=signed)
             fresh = new_resource(POLICY_BUNDLE, name, spec, status=status)
             ready = Condition(POLICY_READY, ConditionStatus.TRUE, "VectorsPassed")
-            created = await self._store.resources.create(fresh)
-            return await self._store.resources.update_status(
-                replace(created, status=with_condition(fresh, ready, self._clock()).status)
-            )
+            return await self._store.resources.create(with_condition(fresh, ready, self._clock()))
 
     async def _latest(self) -> StoredBundle | None:
         try:

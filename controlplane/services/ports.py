@@ -64,6 +64,10 @@ class Fleet(Protocol):
         """
         ...
 
+    async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
+        """The codes with which the agent refused the directive; empty while it did not. Raises: NotFound."""
+        ...
+
     async def settle(self, agent: AgentId, number: DirectiveNumber) -> None:
         """The directive has done its work: it is not resent and grants no pull any more. Idempotent."""
         ...

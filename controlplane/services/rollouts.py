@@ -109,7 +109,10 @@ class Rollouts(SilentListener):
         """The one writer of rollouts' status: reconcile when something happened, and on every tick. Never returns."""
         while True:
             self._wake.clear()
-            await self.reconcile()
+            try:
+                await self.reconcile()
+            except FoedusError as err:
+                log.warning("rollouts not looked at", code=err.code, exc_info=err)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK.total_seconds()):
                     await self._wake.wait()

@@ -14,6 +14,8 @@ from controlplane.artifacts.store import ChunkStore
 from controlplane.services.ports import Clock
 from controlplane.store import Store
 from controlplane.store.ports.artifacts import ChunkReference
+from controlplane.store.ports.rounds import StoredRound
+from treaty.errors import PreconditionFailed
 from treaty.lineage import Lineage
 from treaty.manifest import Description, Manifest
 from treaty.manifest_build import build, chunks_of
@@ -62,6 +64,16 @@ class RunArrays:
             lineage=Lineage(parents=(base.digest,), run=run),
         )
         self._manifests[run, number] = manifest = build(self.folder(run, number), about)
+        return manifest
+
+    async def of_round(self, run: RunId, stored: StoredRound, base: Manifest, *, last: int) -> Manifest:
+        """The arrays that a round starts from: those after the round before, or after `last`, which trained last.
+
+        Raises: PreconditionFailed: they are not the ones that it began with.
+        """
+        manifest = await asyncio.to_thread(self.manifest, run, min(stored.round - 1, last), base)
+        if manifest.digest != stored.arrays_digest:
+            raise PreconditionFailed(f"the arrays of round {stored.round} of {run} are not the ones it began with")
         return manifest
 
     async def offer(self, run: RunId, number: int, base: Manifest) -> Manifest:

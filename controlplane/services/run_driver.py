@@ -1,8 +1,8 @@
 """The moves of one run, carried out: every one idempotent, every one durable before the next.
 
 A run's plan lies in its folder as the signed envelope that was recorded; the file's absence means that the run was
-never adopted. Rounds and contributions are the store's. What a worker computes is named by digest before a round is
-done.
+never adopted. Rounds, contributions and what agents answered are the store's, and the run's status is read off them.
+How a round is closed is in `run_closing`.
 """
 
 from __future__ import annotations
@@ -12,34 +12,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from controlplane.domain import run as planner
 from controlplane.domain.directives import Action, EndRun, Round
-from controlplane.federation.orders import MakeArrays, SavedState, TakeStep
-from controlplane.federation.spool_reader import SpoolReader
+from controlplane.federation.orders import MakeArrays
 from controlplane.federation.workers import Workers
 from controlplane.services.models import Models, base_shapes
 from controlplane.services.ports import NO_TRACE, Clock, Fleet, Record
 from controlplane.services.run_arrays import RunArrays
+from controlplane.services.run_closing import RoundCloser
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from controlplane.store.ports.rounds import ContributionState, RoundState, StoredContribution, StoredRound
 from treaty import names, statement
-from treaty.errors import Corrupt, FoedusError, IdentityRefused, NotFound, PreconditionFailed
-from treaty.fields import timestamp_text
+from treaty.errors import FoedusError, IdentityRefused, NotFound, PreconditionFailed
 from treaty.keys import SigningKey, write_new
-from treaty.manifest import Manifest
 from treaty.names import AgentId, Digest, DirectiveNumber, RunId
 from treaty.plan import RunPlan, verify_plan
-from treaty.resources.runs import NationMetrics, NationRefusal, RoundDone
-from treaty.statement import Statement, StatementKind
-from treaty.strict_json import JsonObject, JsonValue
+from treaty.resources.runs import FederatedRunStatus, NationMetrics, NationRefusal, RoundDone
 
 log = structlog.get_logger(__name__)
 
 PLAN_FILE = "plan.json"
+MAX_ROUNDS_DONE: Final = 256
+"""Closed rounds that a run's status lists: its newest."""
 
 
 class RunDriver:
@@ -54,6 +53,7 @@ class RunDriver:
         record: Record,
         arrays: RunArrays,
         workers: Workers,
+        closer: RoundCloser,
         runs: Path,
         key: SigningKey,
         clock: Clock,
@@ -65,6 +65,7 @@ class RunDriver:
         self._record = record
         self._arrays = arrays
         self._workers = workers
+        self._closer = closer
         self._runs = runs
         self._key = key
         self._clock = clock
@@ -94,8 +95,8 @@ class RunDriver:
             now=self._clock(),
         )
 
-    async def make(self, run: RunId, move: planner.Move, trace_id: str) -> RoundDone | None:
-        """Carry out one move; what a closed round leaves behind, otherwise None."""
+    async def make(self, run: RunId, move: planner.Move, trace_id: str) -> bool:
+        """Carry out one move; whether the next one may be made at once, because this one did not end in waiting."""
         plan, envelope = await self._adopted(run)
         match move:
             case planner.Prepare():
@@ -105,30 +106,34 @@ class RunDriver:
             case planner.Open(round=number):
                 await self._open(plan, number)
             case planner.Collect():
-                await self._direct(plan, envelope, move, trace_id)
+                return await self._direct(plan, envelope, move, trace_id)
             case planner.Aggregate():
-                return await self._close(plan, move)
+                await self._closer.close(plan, move)
             case planner.Finish():
                 raise PreconditionFailed("a finished run makes no move")
-        return None
+        return True
 
-    async def refused(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
-        """An agent refused a directive: if it was the round's, that is its nation's answer."""
-        stored = await self._store.directives.find(str(agent), number)
-        kind, _, name = stored.subject.partition("/")
-        if kind != "run":
-            return
-        run = names.run_id(name)
+    async def observed(self, run: RunId, status: FederatedRunStatus) -> FederatedRunStatus:
+        """`status` as the rounds have it: whatever was missed when a round was opened or closed is found again here."""
         rounds = await self._store.rounds.of_run(run)
-        if not rounds or rounds[-1].state is not RoundState.OPEN:
-            return
-        known = {c.nation: c for c in await self._store.rounds.contributions(run, rounds[-1].round)}
-        mine = known.get(agent.nation)
-        if mine is None or mine.state is ContributionState.ASKED:
-            refused = StoredContribution(
-                run, rounds[-1].round, agent.nation, str(agent), ContributionState.REFUSED, codes=tuple(codes)
-            )
-            await self._store.rounds.contribute(refused, mine.state if mine else None)
+        if not rounds:
+            return status
+        known = {done.round: done for done in status.rounds_done}
+        done = [stored for stored in rounds if stored.state is RoundState.DONE][-MAX_ROUNDS_DONE:]
+        found = [known.get(stored.round) or await self._done(stored) for stored in done]
+        return replace(status, round=rounds[-1].round, rounds_done=tuple(found))
+
+    async def _done(self, stored: StoredRound) -> RoundDone:
+        contributions = await self._store.rounds.contributions(stored.run, stored.round)
+        accepted = [c for c in contributions if c.state is ContributionState.ACCEPTED]
+        return RoundDone(
+            round=stored.round,
+            nations=tuple(c.nation for c in accepted),
+            aggregate_digest=stored.aggregate_digest,
+            arrays_digest=stored.result_digest,
+            metrics=tuple(NationMetrics(c.nation, dict(c.metrics)) for c in accepted),
+            finished_at=stored.finished_at,
+        )
 
     async def end(self, run: RunId, *, has_result: bool, reason: str) -> Digest | None:
         """Close what is open, tell the cohort, let the worker go; the digest of the last arrays if there is a result.
@@ -158,11 +163,13 @@ class RunDriver:
                 found.add(names.spiffe_id(contribution.agent, self._trust.charter.domain))
         return sorted(found, key=str)
 
-    async def _tell(self, agent: AgentId, action: Action, trace_id: str) -> None:
+    async def _tell(self, agent: AgentId, action: Action, trace_id: str) -> DirectiveNumber | None:
+        """Direct it; None where that cannot be now."""
         try:
-            await self._fleet.direct(agent, action, trace_id)
+            return await self._fleet.direct(agent, action, trace_id)
         except (PreconditionFailed, IdentityRefused, NotFound) as err:
             log.warning("agent not directed", agent=str(agent), code=err.code)
+            return None
 
     async def give_up(self, run: RunId, reason: str) -> None:
         """A round that cannot be closed, however often it is tried, fails the run instead of holding it forever."""
@@ -188,10 +195,11 @@ class RunDriver:
         opened = StoredRound(plan.run, number, RoundState.OPEN, plan.digest, deadline_at, arrays_digest=manifest.digest)
         await self._store.rounds.open(opened)
 
-    async def _direct(self, plan: RunPlan, envelope: bytes, move: planner.Collect, trace_id: str) -> None:
+    async def _direct(self, plan: RunPlan, envelope: bytes, move: planner.Collect, trace_id: str) -> bool:
+        """Make sure that each missing nation has the round's directive; whether one turns out to have refused it."""
         stored = move.round
         base = await self._models.ready(plan.model_digest)
-        manifest = await self._arrays_of(plan, stored, base)
+        manifest = await self._arrays.of_round(plan.run, stored, base, last=plan.rounds)
         left = max(1, int((stored.deadline_at - stored.started_at).total_seconds())) if stored.started_at else 1
         action = Round(
             run=plan.run,
@@ -202,106 +210,25 @@ class RunDriver:
             deadline_seconds=min(left, plan.round_deadline_seconds),
             evaluate_only=move.evaluate_only,
         )
+        is_answered = False
         for nation in move.missing:
             agent = self._fleet.agent_of(nation)
-            if agent is not None:
-                await self._tell(agent, action, trace_id)
+            number = await self._tell(agent, action, trace_id) if agent is not None else None
+            # Read from the journal and not taken from the event: a refusal that came as we were killed still counts.
+            if agent is not None and number is not None and (codes := await self._fleet.refusal(agent, number)):
+                await self._refused(stored, agent, codes)
+                is_answered = True
+        return is_answered
 
-    async def _arrays_of(self, plan: RunPlan, stored: StoredRound, base: Manifest) -> Manifest:
-        manifest = await asyncio.to_thread(self._arrays.manifest, plan.run, min(stored.round - 1, plan.rounds), base)
-        if manifest.digest != stored.arrays_digest:
-            raise PreconditionFailed(f"the arrays of round {stored.round} of {plan.run} are not the ones it began with")
-        return manifest
-
-    async def _close(self, plan: RunPlan, move: planner.Aggregate) -> RoundDone:
-        stored = move.round
-        if stored.state is RoundState.OPEN:
-            # From here on nothing more is accepted: what is summed and what is recorded are the same contributions.
-            await self._store.rounds.save(replace(stored, state=RoundState.AGGREGATING), RoundState.OPEN)
-            stored = replace(stored, state=RoundState.AGGREGATING)
-        accepted = {
-            c.nation: c
-            for c in await self._store.rounds.contributions(plan.run, stored.round)
-            if c.state is ContributionState.ACCEPTED
-        }
-        contributions = [accepted[nation] for nation in sorted(accepted)]
-        if not move.evaluate_only:
-            stored = await self._sum(plan, stored, contributions)
-        await self._record_round(plan, stored, contributions)
-        done = replace(stored, state=RoundState.DONE, finished_at=self._clock().replace(microsecond=0))
-        await self._store.rounds.save(done, RoundState.AGGREGATING)
-        return RoundDone(
-            round=done.round,
-            nations=tuple(c.nation for c in contributions),
-            aggregate_digest=done.aggregate_digest,
-            arrays_digest=done.result_digest,
-            metrics=tuple(NationMetrics(c.nation, dict(c.metrics)) for c in contributions),
-            finished_at=done.finished_at,
+    async def _refused(self, stored: StoredRound, agent: AgentId, codes: tuple[str, ...]) -> None:
+        """A refused directive of the round is its nation's answer, unless there is one."""
+        refused = StoredContribution(
+            stored.run, stored.round, agent.nation, str(agent), ContributionState.REFUSED, codes=codes
         )
-
-    async def _sum(
-        self, plan: RunPlan, stored: StoredRound, contributions: Sequence[StoredContribution]
-    ) -> StoredRound:
-        run, number = plan.run, stored.round
-        base = await self._models.ready(plan.model_digest)
-        before = await self._arrays_of(plan, stored, base)
-        await asyncio.to_thread(_check_spooled, contributions)
-        order = TakeStep(
-            strategy=plan.strategy,
-            parameters=plan.parameters,
-            spec=plan.update_spec(number, before.digest),
-            updates=tuple(Path(c.spool_path) for c in contributions if c.spool_path is not None),
-            base=self._arrays.folder(run, number - 1),
-            state=await self._state_before(run, number),
-            out=self._arrays.folder(run, number),
-            sum_path=self._arrays.sum_file(run, number),
-            state_path=self._arrays.state_file(run, number),
-        )
-        taken = await self._workers.take_step(run, order)
-        after = await self._arrays.offer(run, number, base)
-        return replace(
-            stored,
-            aggregate_digest=taken.aggregate_digest,
-            result_digest=after.digest,
-            strategy_state=taken.state_digest.encode("ascii"),
-        )
-
-    async def _state_before(self, run: RunId, number: int) -> SavedState | None:
-        if number == 1:
-            return None
-        previous = await self._store.rounds.find(run, number - 1)
-        if previous.strategy_state is None:
-            return None
-        digest = names.digest(previous.strategy_state.decode("ascii"))
-        return SavedState(self._arrays.state_file(run, number - 1), digest)
-
-    async def _record_round(
-        self, plan: RunPlan, stored: StoredRound, contributions: Sequence[StoredContribution]
-    ) -> None:
-        """Rule 3 of `runs`: the same round recorded again is the same statement, so it holds no clock but its start."""
-        nations: list[JsonValue] = [
-            {
-                "nation": c.nation,
-                "update": c.update_digest,
-                "receipt": c.receipt_digest,
-                "examples": c.examples,
-                "bytes": c.bytes,
-            }
-            for c in contributions
-        ]
-        predicate: JsonObject = {
-            "run": plan.run,
-            "round": stored.round,
-            "plan": plan.digest,
-            "arrays_before": stored.arrays_digest,
-            "arrays_after": stored.result_digest,
-            "aggregate": stored.aggregate_digest,
-            "nations": nations,
-            "started_at": timestamp_text(stored.started_at or stored.deadline_at),
-        }
-        subject = stored.aggregate_digest or stored.arrays_digest or plan.digest
-        said = Statement(StatementKind.ROUND, f"{plan.run}/{stored.round}", subject, predicate)
-        await self._record.append(statement.sign(said, [self._key]))
+        async with self._store.transaction() as change:
+            known = await change.rounds.contributions(stored.run, stored.round)
+            if all(contribution.nation != agent.nation for contribution in known):
+                await change.rounds.contribute(refused, None)
 
     async def _adopted(self, run: RunId) -> tuple[RunPlan, bytes]:
         known = self._plans.get(run)
@@ -326,13 +253,3 @@ class RunDriver:
             return (self._runs / names.run_id(run) / PLAN_FILE).read_bytes()
         except FileNotFoundError as err:
             raise NotFound(f"there is no run {run}") from err
-
-
-def _check_spooled(contributions: Sequence[StoredContribution]) -> None:
-    """What is summed is what was counted and receipted. Raises: Corrupt: a file of the spool is another update."""
-    for contribution in contributions:
-        if contribution.spool_path is None:
-            raise Corrupt(f"the update of {contribution.nation} is not in the spool")
-        with SpoolReader(Path(contribution.spool_path)) as reader:
-            if reader.header.digest != contribution.update_digest:
-                raise Corrupt(f"the spool holds another update of {contribution.nation} than the one that was counted")

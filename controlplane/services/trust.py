@@ -19,7 +19,7 @@ from cryptography import x509
 
 from controlplane.services.ports import Clock
 from controlplane.store import Store
-from controlplane.store.ports.trust import RevocationKind, StoredCharter
+from controlplane.store.ports.trust import Revocation, RevocationKind, StoredCharter
 from treaty import names, statement
 from treaty.charter import Charter, parse_charter, verify_first, verify_successor
 from treaty.delegation import Delegation, verify_delegation
@@ -103,12 +103,16 @@ class Trust:
         self.check_standing(identity)
         return identity
 
+    def is_revoked(self, identity: SpiffeId) -> bool:
+        """By its id, or with the CA that the charter names for its authority."""
+        return str(identity) in self._revoked or self._current.ca_digests.get(identity.authority) in self._revoked
+
     def check_standing(self, identity: SpiffeId) -> None:
         """Raises: IdentityRefused: revoked, by id or with its CA, or no longer a party."""
         ca = self._current.ca_digests.get(identity.authority)
         if ca is None:
             raise IdentityRefused(f"{identity} is not of this charter", code="NOT_A_PARTY")
-        if str(identity) in self._revoked or ca in self._revoked:
+        if self.is_revoked(identity):
             raise IdentityRefused(f"{identity} is revoked", code="REVOKED")
 
     def check_current(self) -> None:
@@ -157,6 +161,10 @@ class Trust:
         self._revoked |= {subject}
         self._changed()
         return kind
+
+    async def revocations(self) -> Sequence[Revocation]:
+        """All that are stored, oldest first, each with who asked for it, why and when."""
+        return await self._store.trust.revocations()
 
     def ca_digest(self, nation: PartyCode) -> Digest:
         """Digest of the CA that the charter names for `nation`. Raises IdentityRefused: not a party."""

@@ -4,14 +4,15 @@
         rollout = await change.resources.update(rollout)
         number = await change.directives.next_number(agent)
         await change.directives.issue(agent, number, f"rollout/{rollout.name}", payload)
-        await change.outbox.add("deliver", f"{agent}/{number}", payload)
 
 Rules:
 1. a verb called on the store is a transaction of its own, durable when it returns;
 2. the verbs of a transaction become visible and durable together when its block ends, or not at all when it raises;
 3. one transaction writes at a time; its block awaits nothing slow and nothing but its own verbs. Writing through the
    store itself inside the block is refused, for it would wait for itself;
-4. what must happen outside the database after a commit goes through the outbox, never through a hope.
+4. what must happen outside the database follows from what is in it: whoever does it finds it again by reading, at the
+   next look or the next start, and doing it twice is doing it once. There is no queue of things to do beside the state
+   (docs/adr/0007).
 
 Only errors of `treaty.errors` come out: ConflictError (re-read), NotFound, RollbackRefused, PreconditionFailed,
 ResourceExhausted (disk), Unavailable (retry), Corrupt (stop and recover).
@@ -23,7 +24,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from controlplane.store.ports.artifacts import Artifacts
-from controlplane.store.ports.directives import Directives, Epochs, Outbox
+from controlplane.store.ports.directives import Directives, Epochs
 from controlplane.store.ports.resources import Resources, Watches
 from controlplane.store.ports.rounds import Rounds
 from controlplane.store.ports.trust import Trust
@@ -42,9 +43,6 @@ class Transaction(Protocol):
     def epochs(self) -> Epochs: ...
 
     @property
-    def outbox(self) -> Outbox: ...
-
-    @property
     def rounds(self) -> Rounds: ...
 
     @property
@@ -57,19 +55,6 @@ class Transaction(Protocol):
 class Store(Transaction, Watches, Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Several verbs that are committed together."""
-        ...
-
-    @property
-    def commit_count(self) -> int:
-        """How many commits this process has made; for `wait_for_commit`."""
-        ...
-
-    async def wait_for_commit(self, after: int, timeout_seconds: float) -> None:
-        """Return when `commit_count` exceeds `after`, or after the time: another process may have committed."""
-        ...
-
-    async def check(self) -> None:
-        """Read and write nothing but prove that both work. Raises Unavailable, Corrupt or ResourceExhausted."""
         ...
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """A process that writes until it is killed: `python -m tests.store.killed_writer URL inside|between`.
 
 `inside`: opens a transaction, changes everything in it, says `ready` and never commits.
-`between`: commits pairs (a resource and a message) as fast as it can, saying each number after its commit.
+`between`: commits pairs (a resource and a number) as fast as it can, saying each number after its commit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tests.store.builders import PAR, rollout
 async def write_inside(store: Store) -> None:
     async with store.transaction() as change:
         await change.resources.create(rollout("lost"))
-        await change.outbox.add("deliver", "lost", b"")
         await change.directives.next_number(PAR)
         print("ready", flush=True)
         await asyncio.Event().wait()
@@ -27,7 +26,7 @@ async def write_pairs(store: Store) -> None:
     while True:
         async with store.transaction() as change:
             await change.resources.create(rollout(f"r{number:05}"))
-            await change.outbox.add("deliver", f"r{number:05}", b"")
+            await change.directives.next_number(PAR)
         print(number, flush=True)
         number += 1
 

@@ -1,4 +1,4 @@
-"""Directives, epochs and the outbox: numbers are never used twice, answers never change. On both databases."""
+"""Directives and epochs: numbers are never used twice, answers never change. On both databases."""
 
 from __future__ import annotations
 
@@ -95,33 +95,3 @@ async def test_a_halted_coordinator_directs_nothing_until_a_higher_epoch(store: 
     assert await store.epochs.current() == taken
     assert (taken.number, taken.started_at, taken.halted_because) == (2, NOON, "")
     assert await store.directives.next_number(PAR) == DirectiveNumber(2, 1)
-
-
-async def test_the_outbox_gives_a_message_until_it_is_acknowledged(store: Store, clock: Clock) -> None:
-    await store.outbox.add("deliver", "k1", b"one")
-    await store.outbox.add("deliver", "k2", b"two")
-    await store.outbox.add("log", "k1", b"three")
-    first, second = await store.outbox.take("deliver", lease_seconds=10)
-    assert [(m.key, m.payload, m.attempts) for m in (first, second)] == [("k1", b"one", 1), ("k2", b"two", 1)]
-    assert await store.outbox.take("deliver") == ()
-    await store.outbox.ack(first.id)
-    await store.outbox.ack(first.id)
-    clock.advance(10)
-    (again,) = await store.outbox.take("deliver")
-    assert (again.key, again.attempts) == ("k2", 2)
-    await store.outbox.release(again.id, retry_after_seconds=5)
-    assert await store.outbox.take("deliver") == ()
-    clock.advance(5)
-    assert [m.key for m in await store.outbox.take("deliver")] == ["k2"]
-
-
-async def test_a_key_that_the_outbox_has_seen_is_not_added_again(store: Store, clock: Clock) -> None:
-    await store.outbox.add("deliver", "k1", b"one")
-    (message,) = await store.outbox.take("deliver")
-    await store.outbox.ack(message.id)
-    await store.outbox.add("deliver", "k1", b"again")
-    clock.advance(3600)
-    assert await store.outbox.take("deliver") == ()
-    assert await store.outbox.prune(clock.now) == 1
-    await store.outbox.add("deliver", "k1", b"much later")
-    assert [m.payload for m in await store.outbox.take("deliver")] == [b"much later"]

@@ -29,7 +29,7 @@ async def test_a_taken_name_is_refused_and_the_first_one_stays(store: Store) -> 
     with pytest.raises(ConflictError, match="Rollout 'r1' exists already"):
         await store.resources.create(replace(rollout(), spec=replace(rollout().spec, soak_seconds=9)))
     assert await store.resources.get(ROLLOUT, "r1") == created
-    assert await store.resources.latest_version() == 1
+    assert (await store.resources.list(ROLLOUT)).resource_version == 1
 
 
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
@@ -70,7 +70,7 @@ async def test_an_equal_change_takes_no_version(store: Store) -> None:
     created = await store.resources.create(rollout())
     assert await store.resources.update(created) == created
     assert await store.resources.update_status(created) == created
-    assert await store.resources.latest_version() == 1
+    assert (await store.resources.list(ROLLOUT)).resource_version == 1
 
 
 async def test_a_stale_change_is_refused_by_update_status_and_delete(store: Store) -> None:
@@ -185,4 +185,4 @@ async def test_a_value_that_the_model_refuses_is_never_stored(store: Store) -> N
     with pytest.raises(InvalidInput, match=r"spec\.soakSeconds: -1 is not between"):
         await store.resources.update(replace(created, spec=replace(created.spec, soak_seconds=-1)))
     assert await store.resources.get(ROLLOUT, "r1") == created
-    assert await store.resources.latest_version() == 1
+    assert (await store.resources.list(ROLLOUT)).resource_version == 1

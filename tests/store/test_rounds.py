@@ -76,15 +76,3 @@ async def test_a_contribution_counts_once_and_moves_from_its_state_only(store: S
 async def test_a_contribution_to_no_round_is_refused(store: Store) -> None:
     with pytest.raises(NotFound, match="run 'run-1' has no round 1"):
         await store.rounds.contribute(ASKED, None)
-
-
-async def test_a_forgotten_run_gives_the_spool_paths_back(store: Store) -> None:
-    await store.rounds.open(FIRST)
-    await store.rounds.open(replace(FIRST, run="run-2"))
-    await store.rounds.contribute(ASKED, None)
-    await store.rounds.contribute(ACCEPTED, ContributionState.ASKED)
-    await store.rounds.contribute(replace(ASKED, nation=DE), None)
-    assert await store.rounds.forget("run-1") == ("run-1/1/FR",)
-    assert await store.rounds.of_run("run-1") == ()
-    assert await store.rounds.contributions("run-1", 1) == ()
-    assert len(await store.rounds.of_run("run-2")) == 1

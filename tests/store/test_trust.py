@@ -1,11 +1,11 @@
-"""Charters follow one another, bundles never go back, revocations stay, checkpoints grow. On both databases."""
+"""Charters follow one another, bundles never go back, revocations stay. On both databases."""
 
 from __future__ import annotations
 
 import pytest
 
 from controlplane.store import Store
-from controlplane.store.ports.trust import AgentCheckpoint, Revocation, RevocationKind
+from controlplane.store.ports.trust import Revocation, RevocationKind
 from tests.store.builders import FR, PAR, digest
 from tests.store.conftest import NOON, Clock
 from treaty.errors import ConflictError, NotFound, RollbackRefused
@@ -32,13 +32,10 @@ async def test_charter_versions_are_consecutive(store: Store) -> None:
 
 
 async def test_a_revocation_is_final_and_the_first_one_stays(store: Store, clock: Clock) -> None:
-    assert not await store.trust.is_revoked(RevocationKind.AGENT, PAR)
     await store.trust.revoke(RevocationKind.AGENT, PAR, reason="lost", revoked_by="operator/a")
     clock.advance(60)
     await store.trust.revoke(RevocationKind.AGENT, PAR, reason="again", revoked_by="operator/b")
     await store.trust.revoke(RevocationKind.CA, digest("ca"), reason="stolen", revoked_by="FR")
-    assert await store.trust.is_revoked(RevocationKind.AGENT, PAR)
-    assert not await store.trust.is_revoked(RevocationKind.CA, PAR)
     assert (await store.trust.revocations())[0] == Revocation(RevocationKind.AGENT, PAR, "lost", "operator/a", NOON)
     assert len(await store.trust.revocations()) == 2
 
@@ -59,12 +56,3 @@ async def test_a_bundle_revision_is_never_lowered(store: Store) -> None:
     assert (await store.trust.bundle(EU, 3)).bundle == b"three"
     with pytest.raises(NotFound, match="there is no such policy bundle of EU"):
         await store.trust.bundle(EU, 2)
-
-
-async def test_the_largest_checkpoint_of_an_agent_is_kept(store: Store, clock: Clock) -> None:
-    kept = await store.trust.note_checkpoint(PAR, 40, digest("root 40"), b"note 40")
-    clock.advance(5)
-    assert await store.trust.note_checkpoint(PAR, 12, digest("root 12"), b"note 12") == kept
-    larger = await store.trust.note_checkpoint(PAR, 41, digest("root 41"), b"note 41")
-    assert larger == AgentCheckpoint(PAR, 41, digest("root 41"), b"note 41", clock.now)
-    assert await store.trust.checkpoints() == (larger,)

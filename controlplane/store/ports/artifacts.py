@@ -85,10 +85,6 @@ class Artifacts(Protocol):
         """End what was granted for `subject`. Idempotent."""
         ...
 
-    async def grants(self, agent: str) -> tuple[Digest, ...]:
-        """The manifests that `agent` may pull, sorted."""
-        ...
-
-    async def may_pull(self, agent: str, digest: Digest, chunk: Digest | None = None) -> bool:
-        """Whether `agent` has a grant for the manifest and, if `chunk` is given, the manifest contains it."""
+    async def may_pull(self, agent: str, digest: Digest) -> bool:
+        """Whether `agent` has a grant for the manifest."""
         ...

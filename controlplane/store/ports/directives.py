@@ -1,4 +1,4 @@
-"""The port for what the coordinator directs: epochs, numbered directives per agent, and the outbox.
+"""The port for what the coordinator directs: epochs, and numbered directives per agent.
 
 A directive is desired state: per agent and subject (`rollout/r1`) the newest one counts and supersedes the others. Its
 number is (epoch, counter); a counter is never used twice for an agent, not even when its directive is gone.
@@ -105,37 +105,4 @@ class Directives(Protocol):
 
     async def prune(self, before: datetime) -> int:
         """Delete superseded directives older than `before`; how many. Numbers are not used again."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxMessage:
-    """`key` is the receiver's idempotency key: a message may come more than once."""
-
-    id: int
-    topic: str
-    key: str
-    payload: bytes
-    attempts: int
-
-
-class Outbox(Protocol):
-    async def add(self, topic: str, key: str, payload: bytes) -> None:
-        """Keep a message that must follow this commit. A key that the topic has seen is not added again."""
-        ...
-
-    async def take(self, topic: str, *, limit: int = 32, lease_seconds: int = 30) -> tuple[OutboxMessage, ...]:
-        """The oldest messages that nobody holds, held for `lease_seconds`; afterwards they are taken again."""
-        ...
-
-    async def ack(self, message_id: int) -> None:
-        """It was delivered. Idempotent."""
-        ...
-
-    async def release(self, message_id: int, *, retry_after_seconds: int = 0) -> None:
-        """It was not delivered: let it be taken again after that time."""
-        ...
-
-    async def prune(self, before: datetime) -> int:
-        """Forget delivered messages older than `before`, keys included; how many."""
         ...

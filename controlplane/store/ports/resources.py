@@ -110,10 +110,6 @@ class Resources(Protocol):
         """
         ...
 
-    async def latest_version(self) -> int:
-        """The version of the last change of any resource; 0 before the first."""
-        ...
-
     async def compact(self, keep_events: int) -> None:
         """Forget all but the last `keep_events` changes, for watchers; the resources stay.
 

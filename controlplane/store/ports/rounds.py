@@ -99,7 +99,3 @@ class Rounds(Protocol):
     async def contributions(self, run: str, round_: int) -> tuple[StoredContribution, ...]:
         """By nation."""
         ...
-
-    async def forget(self, run: str) -> tuple[str, ...]:
-        """Delete the rounds of `run`; the spool paths whose files are to be deleted with them."""
-        ...

@@ -1,4 +1,4 @@
-"""The port for what trust rests on: charter versions, revocations, policy bundles, agents' log checkpoints.
+"""The port for what trust rests on: charter versions, revocations, policy bundles.
 
 Nothing here verifies a signature. It keeps what was verified, and keeps the two rules that a database can: a charter's
 versions are consecutive, a bundle's revision is never lowered.
@@ -48,17 +48,6 @@ class StoredBundle:
     added_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCheckpoint:
-    """The largest log that an agent has seen. `note` is the signed checkpoint as it was served."""
-
-    agent: str
-    size: int
-    root: Digest
-    note: bytes
-    seen_at: datetime
-
-
 class Trust(Protocol):
     async def add_charter(self, version: int, digest: Digest, envelope: bytes) -> None:
         """Keep a verified version. The same one again changes nothing.
@@ -80,8 +69,6 @@ class Trust(Protocol):
         """All, oldest first."""
         ...
 
-    async def is_revoked(self, kind: RevocationKind, subject: str) -> bool: ...
-
     async def add_bundle(
         self, authority: PartyCode, revision: int, *, digest: Digest, bundle: bytes, envelope: bytes
     ) -> None:
@@ -93,12 +80,4 @@ class Trust(Protocol):
 
     async def bundle(self, authority: PartyCode, revision: int | None = None) -> StoredBundle:
         """That revision, or the latest. Raises NotFound."""
-        ...
-
-    async def note_checkpoint(self, agent: str, size: int, root: Digest, note: bytes) -> AgentCheckpoint:
-        """Keep it if it is larger than what is kept; return what is kept."""
-        ...
-
-    async def checkpoints(self) -> tuple[AgentCheckpoint, ...]:
-        """By agent."""
         ...

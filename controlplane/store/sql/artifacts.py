@@ -106,15 +106,8 @@ class SqlArtifacts(Artifacts):
         row = delete(grants).where(grants.c.agent == agent, grants.c.subject == subject)
         await self._run.write(lambda connection: connection.execute(row).close())
 
-    async def grants(self, agent: str) -> tuple[Digest, ...]:
-        query = select(grants.c.manifest).where(grants.c.agent == agent).distinct().order_by(grants.c.manifest)
-        return await self._run.read(lambda connection: tuple(Digest(found) for found in connection.scalars(query)))
-
-    async def may_pull(self, agent: str, digest: Digest, chunk: Digest | None = None) -> bool:
+    async def may_pull(self, agent: str, digest: Digest) -> bool:
         query = select(grants.c.manifest).where(grants.c.agent == agent, grants.c.manifest == digest)
-        if chunk is not None:
-            contains = manifest_chunks.c.manifest == grants.c.manifest
-            query = query.join(manifest_chunks, contains).where(manifest_chunks.c.chunk == chunk)
         return await self._run.read(lambda connection: connection.scalar(query.limit(1)) is not None)
 
 

@@ -115,8 +115,5 @@ class SqlResources(Resources):
 
         await self._run.write(work)
 
-    async def latest_version(self) -> int:
-        return await self._run.read(lambda connection: rows.counter(connection, "resource_version"))
-
     async def compact(self, keep_events: int) -> None:
         await self._run.write(lambda connection: rows.compact(connection, keep_events))

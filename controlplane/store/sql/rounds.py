@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from controlplane.store.ports.rounds import ContributionState, Rounds, RoundState, StoredContribution, StoredRound
 from controlplane.store.sql.runner import Run
@@ -68,18 +68,6 @@ class SqlRounds(Rounds):
         query = select(contributions).where(contributions.c.run == run, contributions.c.round == round_)
         ordered = query.order_by(contributions.c.nation)
         return await self._run.read(lambda connection: tuple(map(_contribution, connection.execute(ordered).all())))
-
-    async def forget(self, run: str) -> tuple[str, ...]:
-        spooled = select(contributions.c.spool_path).where(
-            contributions.c.run == run, contributions.c.spool_path.is_not(None)
-        )
-
-        def work(connection: Connection) -> tuple[str, ...]:
-            paths = tuple(sorted(path for path in connection.scalars(spooled) if path is not None))
-            connection.execute(delete(rounds).where(rounds.c.run == run))
-            return paths
-
-        return await self._run.write(work)
 
 
 def _contribute(connection: Connection, wanted: StoredContribution, expected: ContributionState | None) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 
 from treaty.errors import PreconditionFailed
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. A test compares it with the folder."""
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 
 from controlplane.store.port import Store, Transaction
 from controlplane.store.ports.resources import WatchEvent
@@ -15,7 +15,6 @@ from controlplane.store.sql.artifacts import SqlArtifacts
 from controlplane.store.sql.directives import SqlDirectives, SqlEpochs
 from controlplane.store.sql.engine import database_url, is_in_memory, open_engine
 from controlplane.store.sql.errors import translated
-from controlplane.store.sql.outbox import SqlOutbox
 from controlplane.store.sql.resources import SqlResources
 from controlplane.store.sql.rounds import SqlRounds
 from controlplane.store.sql.runner import Run, Runner
@@ -32,7 +31,6 @@ class SqlTransaction(Transaction):
         self._resources = SqlResources(run, clock)
         self._directives = SqlDirectives(run, clock)
         self._epochs = SqlEpochs(run, clock)
-        self._outbox = SqlOutbox(run, clock)
         self._rounds = SqlRounds(run, clock)
         self._trust = SqlTrust(run, clock)
         self._artifacts = SqlArtifacts(run, clock)
@@ -48,10 +46,6 @@ class SqlTransaction(Transaction):
     @property
     def epochs(self) -> SqlEpochs:
         return self._epochs
-
-    @property
-    def outbox(self) -> SqlOutbox:
-        return self._outbox
 
     @property
     def rounds(self) -> SqlRounds:
@@ -92,17 +86,6 @@ class SqlStore(SqlTransaction, Store):
     def watch(self, kind: AnyKind | None, since_version: int) -> AsyncIterator[WatchEvent]:
         return watch(self._runner, kind, since_version)
 
-    @property
-    def commit_count(self) -> int:
-        return self._runner.commits.count
-
-    async def wait_for_commit(self, after: int, timeout_seconds: float) -> None:
-        await self._runner.commits.wait(after, timeout_seconds)
-
-    async def check(self) -> None:
-        await self._runner.read(lambda connection: connection.execute(text("SELECT 1")).close())
-        await self._runner.write(_write_nothing)
-
     async def close(self) -> None:
         await self._runner.close()
 
@@ -110,7 +93,3 @@ class SqlStore(SqlTransaction, Store):
 def _bring_up(engine: Engine) -> None:
     with translated(), engine.begin() as connection:
         migrate(connection)
-
-
-def _write_nothing(connection: Connection) -> None:
-    connection.execute(text("UPDATE counters SET value = value WHERE name = 'resource_version'"))

@@ -12,7 +12,6 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -27,10 +26,6 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(referred_table_name)s",
     }
 )
-
-# SQLite counts rows by itself only in a column that is exactly INTEGER.
-_RowId = BigInteger().with_variant(Integer(), "sqlite")
-
 
 # Compared byte by byte, as SQLite does, whatever language the database server speaks.
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
@@ -122,21 +117,6 @@ directives = Table(
     Column("answered_at", BigInteger),
     Index(None, "agent", "subject", "is_superseded"),
 )
-outbox = Table(
-    "outbox",
-    metadata,
-    Column("id", _RowId, primary_key=True, autoincrement=True),
-    _text("topic"),
-    _text("key"),
-    _bytes("payload"),
-    _number("attempts"),
-    _number("created_at"),
-    _number("held_until"),
-    _flag("is_done"),
-    Index("uq_outbox_topic_key", "topic", "key", unique=True),
-    Index("ix_outbox_topic_is_done_id", "topic", "is_done", "id"),
-)
-
 rounds = Table(
     "rounds",
     metadata,
@@ -185,10 +165,6 @@ policy_bundles = Table(
     _bytes("envelope"),
     _number("added_at"),
 )
-agent_checkpoints = Table(
-    "agent_checkpoints", metadata, _key("agent"), _number("size"), _text("root"), _bytes("note"), _number("seen_at")
-)
-
 manifests = Table(
     "manifests",
     metadata,

@@ -1,14 +1,13 @@
-"""Charters, revocations, policy bundles and agents' checkpoints in SQL."""
+"""Charters, revocations and policy bundles in SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select
 
 from controlplane.store.ports.trust import (
-    AgentCheckpoint,
     Revocation,
     RevocationKind,
     StoredBundle,
@@ -16,7 +15,7 @@ from controlplane.store.ports.trust import (
     Trust,
 )
 from controlplane.store.sql.runner import Run
-from controlplane.store.sql.tables import agent_checkpoints, charters, policy_bundles, revocations
+from controlplane.store.sql.tables import charters, policy_bundles, revocations
 from controlplane.store.sql.values import insert_new, micros, moment
 from treaty.errors import ConflictError, NotFound, RollbackRefused
 from treaty.names import Digest, PartyCode
@@ -63,10 +62,6 @@ class SqlTrust(Trust):
         query = select(revocations).order_by(revocations.c.revoked_at, revocations.c.kind, revocations.c.subject)
         return await self._run.read(lambda connection: tuple(map(_revocation, connection.execute(query).all())))
 
-    async def is_revoked(self, kind: RevocationKind, subject: str) -> bool:
-        query = select(revocations.c.subject).where(revocations.c.kind == kind.value, revocations.c.subject == subject)
-        return await self._run.read(lambda connection: connection.scalar(query) is not None)
-
     async def add_bundle(
         self, authority: PartyCode, revision: int, *, digest: Digest, bundle: bytes, envelope: bytes
     ) -> None:
@@ -101,28 +96,6 @@ class SqlTrust(Trust):
 
         return await self._run.read(work)
 
-    async def note_checkpoint(self, agent: str, size: int, root: Digest, note: bytes) -> AgentCheckpoint:
-        now = self._clock()
-        offered = AgentCheckpoint(agent, size, root, note, now)
-        row = {"agent": agent, "size": size, "root": root, "note": note, "seen_at": micros(now)}
-
-        def work(connection: Connection) -> AgentCheckpoint:
-            if insert_new(connection, agent_checkpoints, row):
-                return offered
-            kept = _checkpoint(
-                connection.execute(select(agent_checkpoints).where(agent_checkpoints.c.agent == agent)).one()
-            )
-            if kept.size >= size:
-                return kept
-            connection.execute(update(agent_checkpoints).where(agent_checkpoints.c.agent == agent).values(**row))
-            return offered
-
-        return await self._run.write(work)
-
-    async def checkpoints(self) -> tuple[AgentCheckpoint, ...]:
-        query = select(agent_checkpoints).order_by(agent_checkpoints.c.agent)
-        return await self._run.read(lambda connection: tuple(map(_checkpoint, connection.execute(query).all())))
-
 
 def _refuse_out_of_order(last: int, version: int) -> None:
     if version < last:
@@ -144,7 +117,3 @@ def _latest_bundle(
 
 def _revocation(row: Row[tuple[object, ...]]) -> Revocation:
     return Revocation(RevocationKind(row.kind), row.subject, row.reason, row.revoked_by, moment(row.revoked_at))
-
-
-def _checkpoint(row: Row[tuple[object, ...]]) -> AgentCheckpoint:
-    return AgentCheckpoint(row.agent, row.size, row.root, bytes(row.note), moment(row.seen_at))

@@ -299,4 +299,4 @@ async def answered(there: World, number: DirectiveNumber, state: str) -> None:
     """Wait until the journal has the agent's word."""
     store = there.coordinator.core.store
     while (await store.directives.find(str(PAR), number)).state != state:
-        await store.wait_for_commit(store.commit_count, 0.5)
+        await store._runner.commits.wait(store._runner.commits.count, 0.5)

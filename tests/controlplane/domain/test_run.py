@@ -92,6 +92,16 @@ def test_at_the_deadline_the_quorum_holds_or_the_run_says_why_not() -> None:
     assert short.message == ("round 1 reached 1 of its quorum of 2 (DE: DE-001; IT: no answer until the deadline)")
 
 
+def test_a_run_whose_round_was_failed_before_the_coordinator_died_ends_for_the_same_reason() -> None:
+    late, one = NOON + timedelta(seconds=60), [part("FR", ACCEPTED), part("DE", REFUSED, "DE-001")]
+    first = move([stored(1, RoundState.OPEN)], one, late)
+    assert isinstance(first, planner.Finish)
+    failed = replace(stored(1, RoundState.FAILED), reason=first.message)
+    assert move([failed], one, late) == first
+    two = [part("FR", ACCEPTED), part("DE", ACCEPTED)]
+    assert move([replace(failed, reason="CORRUPT: x")], two) == planner.Finish("RoundFailed", "CORRUPT: x", False)
+
+
 def test_a_round_that_was_closing_when_the_coordinator_died_is_closed_again() -> None:
     closing = [stored(1, RoundState.AGGREGATING)]
     assert isinstance(move(closing, [part("FR", ACCEPTED), part("DE", ACCEPTED)]), planner.Aggregate)

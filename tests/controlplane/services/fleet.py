@@ -26,6 +26,7 @@ class RecordedFleet:
     away: set[PartyCode] = field(default_factory=set)
     refusing: dict[PartyCode, tuple[str, ...]] = field(default_factory=dict)
     directed: dict[tuple[AgentId, str], tuple[DirectiveNumber, Action]] = field(default_factory=dict)
+    refused: dict[tuple[AgentId, DirectiveNumber], tuple[str, ...]] = field(default_factory=dict)
     counter: int = 0
     sent: list[tuple[AgentId, Action]] = field(default_factory=list)
 
@@ -50,6 +51,9 @@ class RecordedFleet:
         self.directed[agent, subject(action)] = (number, action)
         self.sent.append((agent, action))
         return number
+
+    async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
+        return self.refused.get((agent, number), ())
 
     async def settle(self, agent: AgentId, number: DirectiveNumber) -> None:
         self.directed = {key: kept for key, kept in self.directed.items() if (key[0], kept[0]) != (agent, number)}

@@ -115,6 +115,19 @@ async def test_a_draft_is_ready_at_the_threshold_and_with_all_its_chunks(desk: P
     assert len(statement.claimed_signers(envelope)) == 2
 
 
+async def test_a_version_is_ready_in_the_manifests_and_in_its_resource_by_one_commit(desk: Publishing) -> None:
+    path, manifest = desk.build(description())
+    await desk.models.publish(desk.sign(manifest, 0, 1), PUBLISHER)
+    *first, last = chunks_of(path, manifest)
+    for digest, data in first:
+        await desk.models.put_chunk(manifest.digest, digest, data)
+    commits = desk.rollouts._store._runner.commits  # type: ignore[attr-defined]
+    before = commits.count
+    await desk.models.put_chunk(manifest.digest, *last)
+    assert await desk.condition() == "True Signed: 2 of 2 signatures"
+    assert commits.count == before + 1
+
+
 async def test_what_a_publisher_puts_under_anothers_key_does_not_spoil_the_version(desk: Publishing) -> None:
     path, manifest = desk.build(description())
     foreign = statement.sign(statement.document(StatementKind.MANIFEST, "other", {}), [desk.world.publishers[2]])

@@ -1,0 +1,176 @@
+"""Moves the open runs, each on its own: the one writer of their status.
+
+Rules:
+1. an open run has one task at most, and so one writer; a run that waits for its worker, hangs or fails holds up no
+   other. How many workers compute at once is `federation.workers`' to bound;
+2. a task reads what is durable (plan, rounds, contributions), makes the moves that `controlplane.domain.run` names
+   until one ends in waiting, and is over. Events and verbs only say "look now"; a run that is moving when one comes is
+   looked at once more afterwards;
+3. a run's status says what its rounds say, whenever it is looked at;
+4. a refusal that comes `ATTEMPTS` times in a row is not going to pass: the run fails with it;
+5. updates are deleted when the run has ended and the retention is over, all of a run together.
+
+All tasks are in one group: cancelling `run` ends every one of them and waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from controlplane.artifacts.spool import UpdateSpool
+from controlplane.domain import run as planner
+from controlplane.services.ports import NO_TRACE, TRACE_ANNOTATION, Clock
+from controlplane.services.run_arrays import RunArrays
+from controlplane.services.run_driver import RunDriver
+from controlplane.services.run_news import RunNews, heard
+from controlplane.services.run_planning import Run
+from controlplane.services.run_status import finished, is_ended
+from controlplane.store import Store
+from treaty.errors import FoedusError
+from treaty.names import RunId, run_id
+from treaty.resources.runs import FEDERATED_RUN
+
+log = structlog.get_logger(__name__)
+
+TICK = timedelta(seconds=1)
+"""Deadlines pass without an event; nobody waits for one much longer than this."""
+ATTEMPTS = 5
+DEFAULT_RETENTION = timedelta(days=30)
+
+
+class RunReconciler:
+    """`run` is a task of the process; `wake` may be called from anywhere on the loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        driver: RunDriver,
+        arrays: RunArrays,
+        spool: UpdateSpool,
+        news: RunNews,
+        clock: Clock,
+        *,
+        retention: timedelta = DEFAULT_RETENTION,
+    ) -> None:
+        self._store = store
+        self._driver = driver
+        self._arrays = arrays
+        self._spool = spool
+        self._news = news
+        self._clock = clock
+        self._retention = retention
+        self._wake = asyncio.Event()
+        self._moving: set[RunId] = set()
+        self._again: set[RunId] = set()
+        self._swept: set[RunId] = set()
+        self._failures: dict[RunId, int] = {}
+
+    def wake(self) -> None:
+        """Something may have changed: look soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look on every event and every tick. Never returns."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._look(tasks)
+                except FoedusError as err:
+                    log.warning("runs not looked at", code=err.code, exc_info=err)
+                await heard(self._wake, TICK)
+
+    async def reconcile(self) -> None:
+        """Let every run move until it has to wait, and wait for all of them."""
+        async with asyncio.TaskGroup() as tasks:
+            await self._look(tasks)
+
+    async def _look(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin a task for each run that has none and has something to do (rule 1)."""
+        for resource in await self._store.resources.all(FEDERATED_RUN):
+            run = run_id(resource.name)
+            if run in self._moving:
+                self._again.add(run)
+            elif not is_ended(resource.status):
+                self._news.open(run)
+                self._begin(tasks, run)
+            elif run not in self._swept and self._is_kept_long_enough(resource):
+                self._begin(tasks, run)
+
+    def _begin(self, tasks: asyncio.TaskGroup, run: RunId) -> None:
+        self._moving.add(run)
+        tasks.create_task(self._move(run), name=f"run {run}")
+
+    async def _move(self, run: RunId) -> None:
+        """One run's task (rule 2)."""
+        try:
+            await self._drive(run)
+        except FoedusError as err:
+            log.warning("run not driven", run=run, code=err.code, exc_info=err)
+            await self._count_failure(run, err)
+        finally:
+            self._moving.discard(run)
+            if run in self._again:
+                self._again.discard(run)
+                self._wake.set()
+
+    async def _drive(self, run: RunId) -> None:
+        """Make moves until one ends in waiting."""
+        is_waiting = False
+        while not is_waiting:
+            resource = await self._observed(run)
+            if is_ended(resource.status):
+                await self._sweep(run, resource)
+                return
+            move = await self._driver.next_move(run, is_cancelled=resource.spec.cancelled)
+            if isinstance(move, planner.Finish):
+                await self._finish(run, resource, move)
+                return
+            trace_id = resource.metadata.annotations.get(TRACE_ANNOTATION, NO_TRACE)
+            is_waiting = not await self._driver.make(run, move, trace_id)
+            self._failures.pop(run, None)
+
+    async def _observed(self, run: RunId) -> Run:
+        """The run with a status that says what is durable (rule 3)."""
+        resource = await self._store.resources.get(FEDERATED_RUN, run)
+        if is_ended(resource.status):
+            return resource
+        status = await self._driver.observed(run, resource.status)
+        return resource if status == resource.status else await self._store_status(replace(resource, status=status))
+
+    async def _finish(self, run: RunId, resource: Run, move: planner.Finish) -> None:
+        result = await self._driver.end(run, has_result=move.has_succeeded, reason=move.message)
+        self._arrays.forget(run)
+        refusals = await self._driver.refusals(run)
+        await self._store_status(finished(resource, move, result, refusals, self._clock()))
+        self._news.close(run)
+
+    async def _store_status(self, changed: Run) -> Run:
+        stored = await self._store.resources.update_status(changed)
+        self._news.ring()
+        return stored
+
+    async def _count_failure(self, run: RunId, err: FoedusError) -> None:
+        """Rule 4."""
+        self._failures[run] = self._failures.get(run, 0) + 1
+        if self._failures[run] < ATTEMPTS:
+            return
+        try:
+            await self._driver.give_up(run, f"{err.code}: {err.message}")
+            self._failures.pop(run)
+        except FoedusError as failed:
+            log.warning("run not given up", run=run, code=failed.code, exc_info=failed)
+
+    def _is_kept_long_enough(self, resource: Run) -> bool:
+        moments = [c.last_transition_time for c in resource.status.conditions if c.last_transition_time]
+        return bool(moments) and self._clock() >= max(moments) + self._retention
+
+    async def _sweep(self, run: RunId, resource: Run) -> None:
+        """Rule 5."""
+        if self._is_kept_long_enough(resource):
+            await asyncio.to_thread(self._spool.delete_run, run)
+            self._swept.add(run)
