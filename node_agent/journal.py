@@ -155,7 +155,7 @@ class SqliteJournal:
         return self._generation
 
     async def changed(self, since: int) -> int:
-        while (generation := self._recent_generation()) == since:
+        while (generation := self._recent_generation()) == since:  # noqa: ASYNC110  SQLite has no event
             await asyncio.sleep(POLL.total_seconds())
         return generation
 
