@@ -41,6 +41,7 @@ from controlplane.services.listeners import Listeners
 from controlplane.services.models import Models
 from controlplane.services.parties import Parties
 from controlplane.services.policies import Policies
+from controlplane.services.proofs import Proofs
 from controlplane.services.registry import Registry
 from controlplane.services.rollouts import Rollouts
 from controlplane.services.run_arrays import RunArrays
@@ -188,6 +189,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         connections=core.connections,
         record=core.record,
         submissions=Submissions(core.trust, core.record, utc_now),
+        proofs=Proofs(core.trust, core.record),
         enrolment=services.enrolment,
         listener=listener,
         clock=utc_now,

@@ -28,6 +28,8 @@ from treaty.strict_json import parse_object
 
 MAX_ENTRIES_PER_READ = 1000
 COORDINATOR_BEHIND = "COORDINATOR_BEHIND"
+FORGOTTEN = "FORGOTTEN"
+"""The statement was recorded, and its text and salt are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,16 @@ class StatementRecord:
             raise InvalidInput(f"the log has {size} entries, not {from_size}", code="LOG_BEYOND")
         is_needed = 0 < from_size < size
         return Head(signed, from_size, tuple(self._log.consistency(from_size, size)) if is_needed else ())
+
+    async def leaf(self, index: int) -> Leaf:
+        """Entry `index` as it was recorded, read off the loop. Raises: NotFound: there is none."""
+        return await asyncio.to_thread(self._log.entry, index)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Proof that entry `index` is in the tree of `size`. Raises InvalidInput (LOG_BEYOND): it is not."""
+        if not index < size <= self._log.size:
+            raise InvalidInput(f"entry {index} is not in a tree of {size} of this log", code="LOG_BEYOND")
+        return tuple(self._log.inclusion(index, size))
 
     def root(self, size: int) -> bytes:
         """Root of the first `size` entries. Raises InvalidInput beyond the log."""
