@@ -204,7 +204,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         runs=services.runs,
     )
     return Servicers(
-        gate=Gate(core.trust, core.nations, core.calls, utc_now),
+        gate=Gate(core.trust, core.nations, services.enrolment, core.calls, utc_now),
         session=SessionServicer(session),
         artifacts=ArtifactsServicer(core.store, services.chunks, services.models),
         updates=UpdatesServicer(services.runs),
@@ -271,7 +271,10 @@ async def _keep_house(core: Core, services: Services) -> None:
 
 
 async def _follow_trust(core: Core, services: Services) -> None:
-    """Notice what another process wrote: a charter loaded at this machine, a revocation (cut within 5 s)."""
+    """Notice what another process wrote, a charter loaded at this machine or a revocation, and a new treaty policy.
+
+    Whom one of them refuses is cut within 5 s.
+    """
     while True:
         await asyncio.sleep(core.settings.trust_refresh_seconds)
         version = core.trust.charter.version
@@ -281,5 +284,7 @@ async def _follow_trust(core: Core, services: Services) -> None:
             IS_HALTED.set(core.record.is_frozen)
             if core.trust.charter.version != version:
                 await services.parties.adopt()
+            await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
+            core.calls.judge(services.enrolment.check_admitted)
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)
