@@ -61,6 +61,9 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     assert status["log"]["alarm"] == ""
     assert status["log"]["size"] > len((evidence / "entries.jsonl").read_text().splitlines())
 
+    joined.agent(NATION, "receipts", "--tally")
+    eventually("the agent has its tally proved in the record", lambda: proofs_asked(joined) > 0 and is_proved(joined))
+
 
 def revision(world: TreatyWorld) -> int:
     """Of the treaty's policy, as the nation has it in force."""
@@ -70,6 +73,16 @@ def revision(world: TreatyWorld) -> int:
 def log_size(world: TreatyWorld) -> int:
     """Of the last checkpoint that the nation's agent believed."""
     return int(world.status(NATION)["log"]["size"])
+
+
+def proofs_asked(world: TreatyWorld) -> int:
+    counts = json.loads(world.agent(NATION, "receipts", "-o", "json").out)["counts"]
+    return int(counts.get("proof-request", {"messages": 0})["messages"])
+
+
+def is_proved(world: TreatyWorld) -> bool:
+    log = world.status(NATION)["log"]
+    return log["unproved"] == 0 and log["alarm"] == ""
 
 
 def is_behind(world: TreatyWorld) -> dict[str, str]:

@@ -57,6 +57,9 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         self.confirms = ""
         """The update that it says it has; empty: the one that came."""
         self.log_index = 3
+        self.salt = SALT
+        self.counted = b""
+        """The receipt that it says it counted instead of the one that came."""
         self.hold_updates = asyncio.Event()
         self.hold_updates.set()
         self.on_opening: Callable[[], None] = lambda: None
@@ -115,7 +118,10 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
                 await self.hold_updates.wait()
         header = self.frames[0].opening.header
         return transfer_pb2.UpdateAccepted(
-            update_digest=self.confirms or digest_of(header), log_index=self.log_index, salt=SALT
+            update_digest=self.confirms or digest_of(header),
+            log_index=self.log_index,
+            salt=self.salt,
+            receipt=self.counted,
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from treaty.errors import BadSignature, InvalidInput, LimitExceeded, PolicyDenie
 from treaty.keys import SigningKey, new_signing_key
 from treaty.log import Checkpoint, Tree, leaf_data, leaf_hash, sign_checkpoint
 from treaty.names import Digest, digest_of
+from treaty.receipt import sign_receipt
 from treaty.statement import StatementKind
 from treaty.wire.v1 import session_pb2, types_pb2
 
@@ -271,6 +273,27 @@ async def test_an_accepted_update_is_to_be_proved_too(setting: Setting) -> None:
     assert owed.leaf_hash == leaf_hash(leaf_data(SALT, written.envelope))
 
 
+async def test_an_update_that_was_counted_under_an_earlier_receipt_is_held_to_that_one(setting: Setting) -> None:
+    key, earlier = setting.base.nation.key, replace(RECEIPT, issued_at=RECEIPT.issued_at - timedelta(minutes=1))
+    setting.hub.counted = sign_receipt(replace(earlier, digest=digest_of(b"another update")), key)
+    with pytest.raises(TrustError, match="a receipt of another update"):
+        await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    assert setting.base.journal.owed.open() == []
+    setting.hub.frames.clear()
+    setting.hub.counted = sign_receipt(earlier, key)
+    await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    (owed,) = setting.base.journal.owed.open()
+    assert owed.digest == digest_of(earlier.statement().payload())
+    assert owed.leaf_hash == leaf_hash(leaf_data(SALT, setting.hub.counted))
+
+
+async def test_an_update_whose_answer_names_no_leaf_is_not_taken_as_recorded(setting: Setting) -> None:
+    setting.hub.salt = b""
+    with pytest.raises(InvalidInput, match="does not name its leaf"):
+        await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    assert [written.log_index for written in setting.base.journal.crossings.receipts()] == [None]
+
+
 # on the stream --------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +322,7 @@ async def test_an_honest_coordinator_proves_what_it_recorded(joined: Joined) -> 
         await until(lambda: not agent._base.journal.owed.open())
         assert agent._border._halted == ""
         assert LogWatch(agent._base.journal, agent._base.nation).alarm == ""
-        assert agent._base.journal.crossings.counts()["proof_request"][0] == 1
+        assert agent._base.journal.crossings.counts()["proof-request"][0] == 1
         assert stream.hello.log_size == 0
 
 
