@@ -274,7 +274,9 @@ def _negative_log_likelihood(model: torch.nn.Module, part: Sequence[Example]) ->
     positions = torch.tensor([[place for example in part for place in range(len(example.ids))]])
     owner = torch.tensor([number for number, example in enumerate(part) for _ in example.ids])
     visible = (owner[:, None] == owner[None, :]).tril()
-    predicting, wanted, start = [], [], 0
+    predicting: list[int] = []
+    wanted: list[int] = []
+    start = 0
     for example in part:
         first = max(1, example.prompt_tokens)
         predicting += range(start + first - 1, start + len(example.ids) - 1)
