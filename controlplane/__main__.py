@@ -160,8 +160,9 @@ def recover(
     from controlplane.cli.log_export import read_export
     from controlplane.recovery import recover as run_recovery
 
-    export = read_export(record) if record else None
-    done = _run(run_recovery(Home(home), epoch=epoch, reason=reason, export=export, tell=_Progress()))
+    progress = _Progress()
+    export = read_export(record, progress) if record else None
+    done = _run(run_recovery(Home(home), epoch=epoch, reason=reason, export=export, tell=progress))
     typer.echo(json.dumps(dataclasses.asdict(done)))
 
 

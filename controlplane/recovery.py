@@ -52,7 +52,7 @@ async def recover(home: Home, *, epoch: int, reason: str, export: Offered | None
 
 
 async def _restore(core: Core, export: Offered, tell: Tell) -> tuple[int, tuple[str, ...]]:
-    missing = await asyncio.to_thread(core.record.missing, export)
+    missing = await asyncio.to_thread(core.record.missing, export, tell)
     if missing and not await core.fleet.is_halted():
         await core.store.epochs.halt(RESTORING)
     await asyncio.to_thread(core.record.restore, missing, tell)

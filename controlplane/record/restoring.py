@@ -27,7 +27,7 @@ Tell = Callable[[str, int, int], None]
 """What is being done, how far it is, of how many."""
 
 
-def missing(log: LogFiles, offered: Offered) -> list[Entry]:
+def missing(log: LogFiles, offered: Offered, tell: Tell) -> list[Entry]:
     """The entries that `offered` has and `log` lacks, in order; empty where it lacks none. Writes nothing.
 
     Raises: BadSignature, TrustError, InvalidInput: it is no whole copy of this log (1, 2). ConflictError: the log
@@ -41,7 +41,11 @@ def missing(log: LogFiles, offered: Offered) -> list[Entry]:
             remedy="take a newer export, or recover without --record",
         )
     _check_prefix(log, tree)  # 3
-    return [_restorable(entry) for entry in offered.entries[log.size :]]  # 4
+    found: list[Entry] = []
+    for entry in offered.entries[log.size :]:
+        found.append(_restorable(entry))  # 4
+        tell("verified", entry.index + 1, checkpoint.size)
+    return found
 
 
 def restore(log: LogFiles, entries: Sequence[Entry], tell: Tell) -> None:

@@ -66,9 +66,9 @@ class StatementRecord:
             if envelope is not None:
                 self._learn(envelope, index)
 
-    def missing(self, offered: Offered) -> list[Entry]:
+    def missing(self, offered: Offered, tell: Tell) -> list[Entry]:
         """What a copy of this record has and this one lacks. Blocks. Raises as `restoring.missing`."""
-        return restoring.missing(self._log, offered)
+        return restoring.missing(self._log, offered, tell)
 
     def restore(self, entries: Sequence[Entry], tell: Tell) -> None:
         """Append what `missing` found. Blocks on the disk; only while nothing else is recorded."""

@@ -64,12 +64,12 @@ def test_what_is_missing_is_appended_and_the_log_is_the_one_that_was_signed(
 ) -> None:
     export, steps = exported(all_of_it), []
     with behind(tmp_path, all_of_it[:size]) as log:
-        lacking = missing(log, export)
+        lacking = missing(log, export, told)
         assert lacking == all_of_it[size:]
         assert log.size == size  # looking writes nothing
         restore(log, lacking, lambda *step: steps.append(step))
         assert log.checkpoint().note == export.note
-        assert missing(log, export) == []
+        assert missing(log, export, told) == []
     assert steps == [("restored", 20 - size, 20 - size)]
     with opened(tmp_path / "log") as again:
         assert [again.entry(index).statement for index in range(20)] == [entry.statement for entry in all_of_it]
@@ -78,14 +78,14 @@ def test_what_is_missing_is_appended_and_the_log_is_the_one_that_was_signed(
 def test_nothing_is_missing_from_a_log_that_is_whole(tmp_path: Path, all_of_it: list[Entry]) -> None:
     with behind(tmp_path, all_of_it) as log:
         before = log.checkpoint()
-        restore(log, missing(log, exported(all_of_it)), told)
+        restore(log, missing(log, exported(all_of_it), told), told)
         assert log.checkpoint() == before
 
 
 def refused(log: LogFiles, export: Offered, kind: type[FoedusError], line: str) -> None:
     size = log.size
     with pytest.raises(kind, match=line):
-        missing(log, export)
+        missing(log, export, told)
     assert log.size == size
 
 
@@ -121,7 +121,7 @@ def test_an_entry_that_shows_no_statement_cannot_be_restored_unless_it_is_here_a
     with behind(tmp_path, all_of_it[:5]) as log:
         refused(log, replace(export, entries=hidden), PreconditionFailed, "entry 9 of the export shows no statement")
         shown = [*hidden[:9], *export.entries[9:]]
-        assert len(missing(log, replace(export, entries=shown))) == 15
+        assert len(missing(log, replace(export, entries=shown), told)) == 15
 
 
 def test_what_is_no_statement_though_it_was_signed_is_not_restored(tmp_path: Path, all_of_it: list[Entry]) -> None:
@@ -152,7 +152,7 @@ def tell(what, done, total):
     sys.stdin.read()
 
 log = opened(Path(sys.argv[1]))
-restore(log, missing(log, read_export(Path(sys.argv[2]))), tell)
+restore(log, missing(log, read_export(Path(sys.argv[2])), lambda *_: None), tell)
 """
 
 
@@ -171,5 +171,5 @@ def test_a_kill_in_the_middle_leaves_a_beginning_from_which_the_same_call_goes_o
     child.communicate(timeout=30)
     with opened(tmp_path / "log") as log:
         assert log.size == 5 + MAX_GROUP
-        restore(log, missing(log, export), told)
+        restore(log, missing(log, export, told), told)
         assert log.checkpoint().note == export.note

@@ -31,7 +31,7 @@ from controlplane.services.trust import Trust
 from controlplane.store import Store, open_store
 from policies import compiled
 from tests.builders.charters import DOMAIN, CharterBuilder
-from tests.controlplane.services.fleet import KeptRecord, RecordedFleet
+from tests.controlplane.services.fleet import SALT, KeptRecord, RecordedFleet
 from tests.treaty.model_folder import model_folder, safetensors
 from treaty import statement
 from treaty.delegation import verify_delegation
@@ -84,6 +84,8 @@ class World:
     workers: Workers
     now: datetime
     signed_charter: bytes
+    counted: bytes = b""
+    """The receipt that the last answer showed in place of the one that came."""
 
     def clock(self) -> datetime:
         return self.now
@@ -145,6 +147,8 @@ class World:
     async def send(self, nation: PartyCode, seed: int = 1) -> bool:
         opening, chunks = self.opening(nation, seed)
         received = await self.runs.accept_update(self.fleet.agents[nation], opening, stream(chunks))
+        assert received.salt == SALT
+        self.counted = received.receipt
         return received.was_known
 
     async def report(self, nation: PartyCode, number: int) -> None:
@@ -443,7 +447,9 @@ async def test_a_repeated_update_adds_nothing_to_the_record(world: World) -> Non
     await world.start()
     await world.runs.reconcile()
     await world.send(FR)
+    assert world.counted == b""  # the receipt that came is the one that stands there
     before = len(world.record.envelopes)
     world.now += timedelta(seconds=1)
     assert await world.send(FR)
     assert len(world.record.envelopes) == before
+    assert world.counted == world.record.envelopes[-1]  # another receipt came: the one that was counted is shown
