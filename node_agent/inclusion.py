@@ -7,7 +7,7 @@ Rules:
    against that checkpoint; at most `MAX_ASKED` are on their way;
 3. a proof that leads elsewhere, a refusal, none after `PATIENCE` looks, or a log that grew past the word without
    reaching the index is a contradiction, as a forked log is (`node_agent.logwatch`): the alarm, and no update leaves;
-4. a log that stands still below what it is said to hold is no proof of anything yet: until it moves, updates wait.
+4. a log that has not reached what it is said to hold after as many looks is no proof of anything: updates wait for it.
 
 While the coordinator is behind (restored from a backup) nothing is asked and nothing counts: updates wait anyway. Time
 without a stream does not count either.
@@ -51,8 +51,8 @@ class InclusionWatch:
         self._logwatch = logwatch
         self._asked: dict[Digest, tuple[Owed, Checkpoint]] = {}
         self._size_seen: int | None = None
-        self._still = 0
-        """Looks in a row at a log that stood still below what is owed."""
+        self._beyond: dict[Digest, int] = {}
+        """Looks at a log that did not reach what is owed, by statement."""
         self.is_stalled = False
         """Rule 4."""
 
@@ -69,12 +69,11 @@ class InclusionWatch:
         size = known.size if known else 0
         has_grown, self._size_seen = self._size_seen is not None and size > self._size_seen, size
         if not owed:
-            self._still, self.is_stalled = 0, False
+            self._beyond, self.is_stalled = {}, False
             return []
         self._owed.waited(size, has_grown=has_grown)
-        is_beyond = any(each.log_index >= size for each in owed)
-        self._still = self._still + 1 if is_beyond and not has_grown else 0
-        self.is_stalled = self._still >= PATIENCE
+        self._beyond = {each.digest: self._beyond.get(each.digest, 0) + 1 for each in owed if each.log_index >= size}
+        self.is_stalled = any(looks >= PATIENCE for looks in self._beyond.values())
         self._give_up(each for each in owed if _is_overdue(each, size))
         asks = [each for each in owed if each.log_index < size and each.digest not in self._asked]
         asks = asks[: MAX_ASKED - len(self._asked)]
