@@ -6,9 +6,11 @@ What operators do from elsewhere is `foedus` (controlplane.cli). Heavy imports h
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import sys
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,26 +138,50 @@ def serve(home: HomeOption) -> None:
 
 @app.command(
     short_help="Direct again after a restore, under a higher epoch.",
-    epilog="Example:  foedus-coordinator recover --home /srv/hub --reason 'disk replaced'",
+    epilog="Example:  foedus-coordinator recover --home /srv/hub --record evidence/ --reason 'disk replaced'",
 )
 def recover(
     home: HomeOption,
     reason: Annotated[str, typer.Option(help="Why; it stays in the store.")],
     epoch: Annotated[int, typer.Option(help="Epoch to take; 0: the next one.", min=0)] = 0,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Restore what is missing here from an export ('foedus audit export')."),
+    ] = None,
 ) -> None:
     """Let a coordinator that was restored from a backup direct again, under a higher epoch.
 
     \b
     1. stop the coordinator;
-    2. put the record's missing entries back (HOME/record, from a newer copy, or from whoever exported the log):
-       an agent that verified more would refuse this log, and halt it again with the checkpoint that proves it;
-    3. run this: it takes the next epoch, so that no directive number of the lost past is given out again;
-    4. serve again: each agent is sent what it lacks.
+    2. get the newest export of the log that an auditor, an operator or a nation kept ('foedus audit export'): an agent
+       that verified more would refuse this log, and halt it again with the checkpoint that proves it;
+    3. run this with --record: the export is verified against this coordinator's log key and its own record, which must
+       be the beginning of it; the missing entries are appended, charter versions and revocations among them put in
+       force; then it takes the next epoch, so that no directive number of the lost past is given out again. If it is
+       interrupted, run it again;
+    4. serve again: each agent is sent what it lacks. Policies, models and runs of the lost time are published anew.
 
-    Prints the epoch taken and why the coordinator was halted; empty where it was not.
+    Prints the epoch taken, why the coordinator was halted (empty where it was not), and what was restored.
     """
-    taken, halted = _run(_take_epoch(Home(home), epoch, reason))
-    typer.echo(json.dumps({"epoch": taken, "was_halted_because": halted}))
+    from controlplane.cli.log_export import read_export
+    from controlplane.recovery import recover as run_recovery
+
+    progress = _Progress()
+    export = read_export(record, progress) if record else None
+    done = _run(run_recovery(Home(home), epoch=epoch, reason=reason, export=export, tell=progress))
+    typer.echo(json.dumps(dataclasses.asdict(done)))
+
+
+class _Progress:
+    """Tells a person how far it is, once it takes over two seconds, and then once a second."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + 2
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 1
+            typer.echo(f"{what} {done} of {total} entries", err=True)
 
 
 async def _load_charter(home: Home, envelope: bytes) -> tuple[int, str]:
@@ -178,16 +204,6 @@ async def _load_charter(home: Home, envelope: bytes) -> tuple[int, str]:
     finally:
         await store.close()
     return loaded.version, loaded.digest
-
-
-async def _take_epoch(home: Home, epoch: int, reason: str) -> tuple[int, str]:
-    from controlplane.core import opened
-
-    async with opened(home) as core:
-        current = await core.store.epochs.current()
-        taken = await core.store.epochs.take(epoch or current.number + 1, reason)
-        await core.fleet.load()
-        return taken.number, current.halted_because
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

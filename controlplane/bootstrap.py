@@ -41,6 +41,7 @@ from controlplane.services.listeners import Listeners
 from controlplane.services.models import Models
 from controlplane.services.parties import Parties
 from controlplane.services.policies import Policies
+from controlplane.services.proofs import Proofs
 from controlplane.services.registry import Registry
 from controlplane.services.rollouts import Rollouts
 from controlplane.services.run_arrays import RunArrays
@@ -190,6 +191,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         connections=core.connections,
         record=core.record,
         submissions=Submissions(core.trust, core.record, utc_now),
+        proofs=Proofs(core.trust, core.record),
         enrolment=services.enrolment,
         listener=listener,
         clock=utc_now,
@@ -204,7 +206,7 @@ def _servicers(core: Core, services: Services) -> Servicers:
         runs=services.runs,
     )
     return Servicers(
-        gate=Gate(core.trust, core.nations, core.calls, utc_now),
+        gate=Gate(core.trust, core.nations, services.enrolment, core.calls, utc_now),
         session=SessionServicer(session),
         artifacts=ArtifactsServicer(core.store, services.chunks, services.models),
         updates=UpdatesServicer(services.runs),
@@ -270,7 +272,10 @@ async def _keep_house(core: Core, services: Services) -> None:
 
 
 async def _follow_trust(core: Core, services: Services) -> None:
-    """Notice what another process wrote: a charter loaded at this machine, a revocation (cut within 5 s)."""
+    """Notice what another process wrote, a charter loaded at this machine or a revocation, and a new treaty policy.
+
+    Whom one of them refuses is cut within 5 s.
+    """
     while True:
         await asyncio.sleep(core.settings.trust_refresh_seconds)
         try:
@@ -279,5 +284,7 @@ async def _follow_trust(core: Core, services: Services) -> None:
             IS_HALTED.set(core.record.is_frozen)
             if services.parties.is_behind:
                 await services.parties.adopt()
+            await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
+            core.calls.judge(services.enrolment.check_admitted)
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)

@@ -25,6 +25,7 @@ from node_agent.executor import Executor, ExecutorParts
 from node_agent.health import Health
 from node_agent.home import Home
 from node_agent.identity import NationIdentity, load_identity
+from node_agent.inclusion import InclusionWatch
 from node_agent.journal import SqliteJournal
 from node_agent.logwatch import LOG_INCONSISTENT, LogWatch
 from node_agent.loop import AgentLoop, Inbox
@@ -142,6 +143,7 @@ class Agent:
             outbox=base.journal.outbox,
             nation=base.nation,
             logwatch=self._logwatch,
+            inclusion=InclusionWatch(base.journal, self._logwatch),
             clock=base.clock,
             hello=self._hello,
             emit=self._inbox.put,

@@ -8,7 +8,8 @@ Rules:
 3. the brake cuts an update that is on its way; an update never carries more bytes than its receipt says;
 4. once the coordinator's log contradicted itself, neither leaves any more (`halt`), until a person looks; while the
    coordinator is behind, or shows no log at all to an agent that followed one, both wait (`hold_back`);
-5. statements, results and refusals go through the outbox: written first, sent until confirmed.
+5. statements, results and refusals go through the outbox: written first, sent until confirmed; what is confirmed, an
+   update as well, is to be proved afterwards (`node_agent.inclusion`).
 
 Codes: BRAKE_ON, NO_PERMIT, RECEIPT_MISMATCH, RECEIPT_MISSING, LOG_INCONSISTENT, COORDINATOR_BEHIND, BORDER_UNLISTED.
 """
@@ -26,11 +27,12 @@ from node_agent import messages, outbound
 from node_agent.connections import Connections, UpdateStream
 from node_agent.directives import number_message
 from node_agent.fetch import FetchCall
+from node_agent.inclusion import recorded_leaf
 from node_agent.journal import SqliteJournal
 from node_agent.outbox import ROUNDS
 from node_agent.ports import Brake, Nation, Permit, UpdateAccepted, UpdateOpening
 from treaty import statement
-from treaty.errors import FoedusError, InvalidInput, PolicyDenied, ResourceExhausted, Unavailable
+from treaty.errors import FoedusError, InvalidInput, PolicyDenied, ResourceExhausted, TrustError, Unavailable
 from treaty.names import Digest, DirectiveNumber, RunId, digest_of
 from treaty.receipt import Crossing, Receipt, parse_receipt, sign_receipt
 from treaty.strict_json import MAX_INTEGER
@@ -92,7 +94,7 @@ class GrpcBorder:
         chunks: Iterable[bytes] | AsyncIterator[bytes],
     ) -> UpdateAccepted:
         self._check(receipt, permit, EGRESS, digest_of(opening.header))
-        envelope, statement_digest = await asyncio.to_thread(self._journal_receipt, receipt)
+        envelope, _ = await asyncio.to_thread(self._journal_receipt, receipt)
         frame = transfer_pb2.UpdateFrame(
             opening=transfer_pb2.UpdateOpening(
                 run=opening.run,
@@ -108,6 +110,10 @@ class GrpcBorder:
         if answer.update_digest != receipt.digest:
             raise Unavailable("the coordinator confirmed another update than the one it was sent")
         accepted = UpdateAccepted(receipt.digest, _log_index(answer.log_index), answer.was_known)
+        statement_digest, leaf = self._leaf(envelope, answer.salt, answer.receipt)
+        if answer.receipt and parse_receipt(statement.unverified(answer.receipt)).digest != receipt.digest:
+            raise TrustError("the coordinator shows a receipt of another update", code="RECEIPT_MISMATCH")
+        self._journal.owed.add(statement_digest, accepted.log_index, leaf)
         self._journal.crossings.recorded(statement_digest, accepted.log_index)
         return accepted
 
@@ -241,12 +247,28 @@ class GrpcBorder:
             raise FoedusError("the coordinator did not record this statement", code=answer.refusal)
         return answer.log_index
 
-    async def recorded(self, digest: Digest, log_index: int, refusal: str) -> None:
-        """The coordinator's word on one statement arrived. Raises: InvalidInput: an index that no log has."""
+    async def recorded(
+        self, digest: Digest, log_index: int, refusal: str, *, salt: bytes = b"", shown: bytes = b""
+    ) -> None:
+        """The coordinator's word on one statement arrived; it owes the proof from now on (`node_agent.inclusion`).
+
+        Raises: InvalidInput: an index that no log has, or no leaf. TrustError: it shows somebody else's statement.
+        """
         index, code = _log_index(log_index), messages.codes_only([refusal])[0] if refusal else ""
+        if not code:
+            handed_in = self._journal.outbox.submission(digest)
+            if handed_in is None:
+                return  # nobody waits for it
+            standing, leaf = self._leaf(handed_in, salt, shown)
+            if standing != digest:
+                raise TrustError("the coordinator shows another statement than it says it recorded", code="NOT_IT")
+            await asyncio.to_thread(self._journal.owed.add, digest, index, leaf)
         await asyncio.to_thread(self._journal.outbox.confirm, digest, index, code)
         async with self._confirmations:
             self._confirmations.notify_all()
+
+    def _leaf(self, handed_in: bytes, salt: bytes, shown: bytes) -> tuple[Digest, bytes]:
+        return recorded_leaf(handed_in, salt, shown, self._nation)
 
     def fetch_calls(self) -> Sequence[FetchCall]:
         return self._connections.fetch_calls()

@@ -5,7 +5,7 @@ Rules:
    which survives a killed process but not a power cut, and costs a hundredth;
 2. one connection per process behind one lock, so any thread may call; another process (the CLI) may write at any time
    and is noticed by `PRAGMA data_version`;
-3. a file of a later version is refused, never guessed at;
+3. a file of an earlier version is brought forward in one transaction; one of a later version is refused;
 4. SQLite's errors stop here: a full disk is ResourceExhausted, a lock held too long Unavailable, the rest Corrupt.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from treaty.errors import Corrupt, FoedusError, PreconditionFailed, ResourceExhausted, Unavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 5
 
 _SCHEMA = """
@@ -45,6 +45,13 @@ CREATE TABLE outbox (
     position INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
     message BLOB NOT NULL, log_index INTEGER, refusal TEXT NOT NULL) STRICT;
 """
+_OWED = """
+CREATE TABLE owed (
+    digest TEXT PRIMARY KEY, log_index INTEGER NOT NULL, leaf_hash BLOB NOT NULL, waits INTEGER NOT NULL,
+    growths INTEGER NOT NULL, failure TEXT NOT NULL) STRICT
+"""
+_STEPS = (_SCHEMA, _OWED)
+"""What leads from each version to the next; the first from an empty file."""
 
 
 class Database:
@@ -66,15 +73,16 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for command in _SCHEMA.split(";"):
-                    self._connection.execute(command)
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
+            if not 0 <= version <= SCHEMA_VERSION:
                 raise PreconditionFailed(
                     f"the journal is of version {version}; this program knows {SCHEMA_VERSION}",
                     remedy="install the agent version that wrote it, or a later one",
                 )
+            for step in _STEPS[version:]:
+                for command in step.split(";"):
+                    self._connection.execute(command)
+            if version < SCHEMA_VERSION:
+                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise

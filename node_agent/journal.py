@@ -1,8 +1,8 @@
 """What survives a crash, and where the CLI and the running agent meet.
 
 Named documents (datasets, consents, approvals), append-only series (decisions), single facts (the brake, the highest
-number), and beside them, each in a file of its own, the directives (`ledger`), what left (`crossings`) and what must
-still be sent (`outbox`). This is `ports.Journal` on `node_agent.database`.
+number), and beside them, each in a file of its own, the directives (`ledger`), what left (`crossings`), what must still
+be sent (`outbox`) and what the coordinator has yet to prove (`owed`). This is `ports.Journal` on `node_agent.database`.
 
 Nothing is cached: what was read once is read again after `changed`. There is no socket between CLI and agent; a write
 by either is noticed by the other within `POLL`.
@@ -22,6 +22,7 @@ from node_agent.crossings import Crossings
 from node_agent.database import Database
 from node_agent.ledger import Ledger
 from node_agent.outbox import Outbox
+from node_agent.owed import OwedProofs
 from node_agent.ports import Clock, Document, Entry
 from treaty.errors import Corrupt, InvalidInput
 from treaty.names import DirectiveNumber
@@ -46,6 +47,7 @@ class SqliteJournal:
         self.ledger = Ledger(self._database, clock)
         self.crossings = Crossings(self._database, clock)
         self.outbox = Outbox(self._database)
+        self.owed = OwedProofs(self._database)
 
     def close(self) -> None:
         self._database.close()

@@ -2,7 +2,8 @@
 
 At every contact the coordinator shows a checkpoint. It is believed by the charter's log key and must extend the last
 one that this agent kept, by a consistency proof (RFC 6962); then it takes its place. A log that shrank, forked or
-carries no proof is a contradiction: no update leaves any more until a person has looked, and `log verify` fails.
+carries no proof is a contradiction: no update leaves any more until a person has looked, and `log verify` fails. So is
+a statement that was said to be recorded and does not stand in it (`node_agent.inclusion`).
 
 A coordinator that says of itself that it is behind (restored from a backup) may show a smaller log, or none, until it
 is recovered; that is not believed, and until then nothing leaves that needs a receipt (`node_agent.border`). Two
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node_agent.journal import SqliteJournal
+from node_agent.owed import Owed
 from node_agent.ports import Nation
 from treaty.charter import Charter
 from treaty.errors import BadSignature, InvalidInput, NotFound, TrustError
@@ -58,9 +60,18 @@ class LogWatch:
         """Why the log is not believed any more; empty while it is."""
         return self._journal.fact(_ALARM) or ""
 
+    def raise_alarm(self, why: str) -> None:
+        """Keep `why` the log is not believed any more, across restarts."""
+        self._journal.set_fact(_ALARM, why)
+
     def clear_alarm(self) -> None:
-        """A person has looked."""
+        """A person has looked, at what was never proved as well."""
+        self._journal.owed.forget_failed()
         self._journal.set_fact(_ALARM, "")
+
+    def unproved(self) -> list[Owed]:
+        """What was said to be recorded and is not proved yet; normal for seconds."""
+        return self._journal.owed.open()
 
     def observe(self, message: types_pb2.Checkpoint, *, is_behind: bool) -> None:
         """Follow the log by one shown checkpoint; keep it.
@@ -80,15 +91,20 @@ class LogWatch:
                 raise TrustError(f"no proof from the size {known.size} that this agent has seen")
             follow(known, offered, _proof(known, offered, message.consistency_proof))
         except (TrustError, InvalidInput) as err:
-            self._journal.set_fact(_ALARM, f"{err.code}: {err.message}")
-            raise TrustError(
-                "the coordinator's log contradicts what this agent saw before",
-                code=LOG_INCONSISTENT,
-                remedy="compare checkpoints with the other nations; then 'foedus-agent log verify --acknowledge'",
-            ) from err
+            self.raise_alarm(f"{err.code}: {err.message}")
+            raise contradiction() from err
         if known is None or offered.size > known.size:
             note = message.note.decode("utf-8")
             self._journal.note(_KIND, _NAME, {"size": offered.size, "root": offered.root.hex(), "note": note})
+
+
+def contradiction() -> TrustError:
+    """What is raised beside the alarm."""
+    return TrustError(
+        "the coordinator's log contradicts what this agent saw before",
+        code=LOG_INCONSISTENT,
+        remedy="compare checkpoints with the other nations; then 'foedus-agent log verify --acknowledge'",
+    )
 
 
 def _proof(known: Checkpoint | None, offered: Checkpoint, proof: Sequence[bytes]) -> list[bytes]:

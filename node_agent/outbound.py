@@ -10,6 +10,7 @@
 | submission | Session | 256 KiB | a statement signed by this nation's keys |
 | progress | Session | 256 B | step counts only |
 | round-refusal | Session | 4 KiB | codes only |
+| proof-request | Session | 128 B | the digest of a statement of this nation |
 | round-result | Session | 64 KiB | journaled receipt; decision `dataset.use` |
 | fetch | Artifacts | 8 KiB | digests only |
 | update-opening | Updates | 1.25 MiB | journaled receipt; decision `egress.update`; brake off |
@@ -55,6 +56,7 @@ TABLE: Final[Mapping[str, Rule]] = MappingProxyType(
         "answer": Rule(8 * KIB),
         "submission": Rule(256 * KIB),
         "progress": Rule(256),
+        "proof-request": Rule(128),
         "round-refusal": Rule(4 * KIB),
         "round-result": Rule(64 * KIB, needs_receipt=True),
         "fetch": Rule(8 * KIB),
@@ -113,7 +115,7 @@ def _class_of(message: Leaving) -> str:
             body = message.WhichOneof("body") or ""
             if body == "round_result":
                 return "round-result" if message.round_result.metrics else "round-refusal"
-            return body
+            return "proof-request" if body == "proof_request" else body
         case transfer_pb2.UpdateFrame():
             return f"update-{message.WhichOneof('body')}"
         case transfer_pb2.FetchRequest():

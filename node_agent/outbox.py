@@ -84,6 +84,12 @@ class Outbox:
             return None
         return Confirmed(row[0] if row[0] is not None else -1, row[1])
 
+    def submission(self, digest: Digest) -> bytes | None:
+        """The envelope that was handed in under this statement's digest; None where none was."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT message FROM outbox WHERE digest = ?", (digest,)).fetchone()
+        return (session_pb2.AgentMessage.FromString(row[0]).submission.envelope or None) if row else None
+
     def drop(self, subject: str) -> None:
         """Forget what waits for `subject`: it has moved on and would not be listened to."""
         with self._database.writing() as connection:

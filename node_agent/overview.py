@@ -121,7 +121,12 @@ def _datasets(journal: SqliteJournal) -> list[JsonValue]:
 
 def _log(watch: LogWatch) -> JsonObject:
     last = watch.last()
-    return {"size": last.size if last else 0, "root": last.root.hex() if last else None, "alarm": watch.alarm}
+    return {
+        "size": last.size if last else 0,
+        "root": last.root.hex() if last else None,
+        "unproved": len(watch.unproved()),
+        "alarm": watch.alarm,
+    }
 
 
 def age_of(moment: str | None, now: datetime) -> str:

@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -34,6 +34,7 @@ from node_agent.connections import Connections, SessionStream
 from node_agent.directives import parse_directive, parse_number, parse_question
 from node_agent.events import Event
 from node_agent.identity import NationIdentity
+from node_agent.inclusion import LOOK_SECONDS, InclusionWatch
 from node_agent.logwatch import LogWatch
 from node_agent.outbox import Outbox
 from node_agent.ports import Clock
@@ -48,6 +49,7 @@ WELCOME_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.1
 MAX_QUEUED: Final = 256
 
+T = TypeVar("T")
 Emit = Callable[[Event], Awaitable[None]]
 Explain = Callable[[FoedusError], Awaitable[None]]
 """Finds out and notes why the coordinator refused us. Never raises."""
@@ -62,6 +64,7 @@ class SessionParts:
     outbox: Outbox
     nation: NationIdentity
     logwatch: LogWatch
+    inclusion: InclusionWatch
     clock: Clock
     hello: Callable[[bytes], session_pb2.AgentMessage]
     """Says what we have, with this nonce."""
@@ -180,7 +183,7 @@ class Session:
                 renewal = tasks.create_task(asyncio.sleep(max(left, 0)), name="renewal")
                 watched = [renewal, tasks.create_task(self._hung_up.wait(), name="hang-up")]
                 watched.append(tasks.create_task(self._listen(stream), name="listen"))
-                working = [tasks.create_task(self._speak(stream)), tasks.create_task(self._post())]
+                working = [tasks.create_task(each) for each in (self._speak(stream), self._post(), self._prove())]
                 await asyncio.wait([*watched, *working], return_when=asyncio.FIRST_COMPLETED)
                 for task in (*watched, *working):
                     task.cancel()
@@ -208,6 +211,28 @@ class Session:
                     await self._queue.put(waiting.message)
             await border.outbox_grew.wait()
 
+    async def _prove(self) -> None:
+        """Ask for the proof of what was said to be recorded, as long as the stream lasts."""
+        watch = self._parts.inclusion
+        watch.begin()
+        while True:
+            if not self._is_behind:
+                for message in await self._hold_to(watch.look) or ():
+                    await self._queue.put(message)
+                if watch.is_stalled:
+                    log.warning("the log does not reach what was said to be recorded: nothing leaves until it does")
+                self._parts.border.hold_back(is_behind=watch.is_stalled)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _hold_to(self, check: Callable[[], T]) -> T | None:
+        """What `check` finds, off the loop; nothing where the log contradicts itself, which is said."""
+        try:
+            return await asyncio.to_thread(check)
+        except TrustError as err:
+            log.exception("the coordinator's log contradicts itself", code=err.code)
+            await self._parts.emit(events.LogContradicted())
+            return None
+
     async def _listen(self, stream: SessionStream) -> None:
         while (message := await stream.receive()) is not None:
             await self._hear(message)
@@ -224,7 +249,10 @@ class Session:
                 recorded = message.recorded
                 code = recorded.refusal.code if recorded.HasField("refusal") else ""
                 digest = names.digest(recorded.statement_digest)
-                await self._parts.border.recorded(digest, recorded.log_index, code)
+                standing = {"salt": recorded.salt, "shown": recorded.envelope}
+                await self._parts.border.recorded(digest, recorded.log_index, code, **standing)
+            case "inclusion":
+                await self._hold_to(lambda: self._parts.inclusion.hear(message.inclusion))
             case "heartbeat":
                 await self._observe(message.heartbeat.checkpoint, is_behind=self._is_behind)
             case "refusal":
@@ -238,11 +266,7 @@ class Session:
     async def _observe(self, checkpoint: types_pb2.Checkpoint, *, is_behind: bool) -> None:
         if not checkpoint.note or self._parts.logwatch.alarm:
             return
-        try:
-            self._parts.logwatch.observe(checkpoint, is_behind=is_behind)
-        except TrustError as err:
-            log.exception("the coordinator's log contradicts itself", code=err.code)
-            await self._parts.emit(events.LogContradicted())
+        await self._hold_to(lambda: self._parts.logwatch.observe(checkpoint, is_behind=is_behind))
 
 
 def _directive_event(message: session_pb2.Directive) -> Event:

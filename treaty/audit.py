@@ -26,7 +26,17 @@ from treaty.errors import BadSignature, FoedusError, TrustError
 from treaty.log import Checkpoint, Tree, follow, leaf_hash, verify_checkpoint, verify_inclusion
 from treaty.log.leaf import SALT_BYTES, leaf_data
 
-__all__ = ["Audit", "Crossings", "Entry", "Finding", "Offered", "RoundSaid", "known_checkpoint", "verify"]
+__all__ = [
+    "Audit",
+    "Crossings",
+    "Entry",
+    "Finding",
+    "Offered",
+    "RoundSaid",
+    "known_checkpoint",
+    "verified_tree",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,9 @@ def verify(offered: Offered, charter: Charter, known: Checkpoint | None) -> Audi
     checkpoint = known_checkpoint(offered.note, charter)  # 1
     if offered.proof is not None or (known is not None and checkpoint.size < known.size):
         follow(known, checkpoint, offered.proof or ())  # 2, by its proof
-    tree = _tree(offered.entries, checkpoint.size)  # 3
-    _check_roots(tree, checkpoint, known)  # 2, by its leaves, and 4
+    tree = verified_tree(offered.entries, checkpoint)  # 3, 4
+    if known is not None and tree.root(known.size) != known.root:  # 2, by its leaves
+        raise TrustError("the entries do not extend the checkpoint that was kept", code="LOG_CONSISTENCY")
     signed, findings = _signed(offered.entries, charter)  # 5
     said = crossings(signed)  # 6
     shown = [entry for entry in offered.entries if entry.statement is not None]
@@ -124,11 +135,15 @@ def _tree(entries: Sequence[Entry], size: int) -> Tree:
     return tree
 
 
-def _check_roots(tree: Tree, checkpoint: Checkpoint, known: Checkpoint | None) -> None:
+def verified_tree(entries: Sequence[Entry], checkpoint: Checkpoint) -> Tree:
+    """The tree over all entries of a believed checkpoint (steps 3 and 4).
+
+    Raises: TrustError: one is missing, shows what its leaf does not commit to, or they do not give the root.
+    """
+    tree = _tree(entries, checkpoint.size)
     if tree.root(checkpoint.size) != checkpoint.root:
         raise TrustError("the entries do not give the checkpoint's root", code="LOG_ROOT")
-    if known is not None and tree.root(known.size) != known.root:
-        raise TrustError("the entries do not extend the checkpoint that was kept", code="LOG_CONSISTENCY")
+    return tree
 
 
 def _signed(entries: Sequence[Entry], charter: Charter) -> tuple[list[SignedEntry], list[Finding]]:

@@ -3,7 +3,8 @@
 1. Who: the leaf that TLS saw, judged by the charter in force and the revocations; no field of any message is ever read
    as an identity;
 2. what: the table of roles, where a method that is not listed is nobody's (`roles`);
-3. an agent must have been accepted by an operator; its attempt is recorded where it was not;
+3. an agent must have been accepted by an operator, and its attempt is recorded where it was not; and the treaty's
+   policy did not refuse it when it was asked last;
 4. the call is live and can be cut (`calls`); a unary one has a deadline; it is counted;
 5. an error becomes a status: with its text for people at the coordinator, by code alone for an agent.
 """
@@ -16,16 +17,17 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
+from cryptography import x509
 
 from controlplane.api.calls import Call, LiveCalls
 from controlplane.api.metrics import CALL_SECONDS, CALLS
 from controlplane.api.roles import check_role
 from controlplane.api.trace import trace_id_of
+from controlplane.services.enrolment import Enrolment
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock
 from controlplane.services.trust import Trust
@@ -37,6 +39,7 @@ from treaty.wire.status import grpc_status, grpc_status_code_only
 
 log = structlog.get_logger(__name__)
 
+CONNECT: Final = "/treaty.wire.v1.Session/Connect"
 MAX_CALLS_PER_CALLER: Final = 32
 """Eight channels of a pull, a session and an update fit four times over."""
 
@@ -50,6 +53,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
     trust: Trust
     nations: Nations
+    enrolment: Enrolment
     calls: LiveCalls
     clock: Clock
 
@@ -95,7 +99,7 @@ class Gate(grpc.aio.ServerInterceptor):
         try:
             leaf = peer_leaf({name: tuple(values) for name, values in context.auth_context().items()})
             caller = self.trust.identify(leaf)  # 1
-            await self._permit(caller, method, leaf.not_valid_after_utc)  # 2, 3
+            await self._permit(caller, method, leaf, context.peer())  # 2, 3
             trace_id = trace_id_of(context.invocation_metadata() or ())
             call = Call(caller, method, trace_id, leaf.not_valid_after_utc, is_stream)
             remaining = (call.not_after - self.clock()).total_seconds()
@@ -117,19 +121,21 @@ class Gate(grpc.aio.ServerInterceptor):
         is_person = caller is not None and caller.role is not SpiffeRole.AGENT
         return await context.abort(*(grpc_status(failure) if is_person else grpc_status_code_only(failure)))  # 5
 
-    async def _permit(self, caller: SpiffeId, method: str, not_after: datetime) -> None:
+    async def _permit(self, caller: SpiffeId, method: str, leaf: x509.Certificate, peer: str) -> None:
         """Steps 2 and 3. Raises what refuses the caller."""
         check_role(method, caller)
         if caller.role is SpiffeRole.AGENT:
-            await self._check_agent(caller, not_after)
+            await self._check_agent(caller, leaf, peer)
+            if method != CONNECT:  # there it is asked anew, and may have become another
+                self.enrolment.check_admitted(caller)
         if self.calls.count_of(caller) >= MAX_CALLS_PER_CALLER:
             raise ResourceExhausted(f"{caller} has {MAX_CALLS_PER_CALLER} calls in progress")
 
-    async def _check_agent(self, agent: AgentId, not_after: datetime) -> None:
+    async def _check_agent(self, agent: AgentId, leaf: x509.Certificate, peer: str) -> None:
         try:
             self.nations.check_accepted(agent)
         except PermissionRefused:
-            await self.nations.knocked(agent, not_after)
+            await self.enrolment.knocked(agent, leaf, peer=peer)
             raise
 
 

@@ -3,8 +3,9 @@
 Rules:
 1. a status is taken if its sequence is the next one; an older one is dropped, and a gap asks for a full report;
 2. a directive's answer is journaled before any service hears of it;
-3. a submission is answered by its digest, recorded or refused by code; a refused one does not end the stream; one that
-   was recorded and could not be acted on now does, unanswered, so that the agent hands it in again;
+3. a submission is answered by its digest, recorded with its leaf's salt or refused by code; a refused one does not end
+   the stream; one that was recorded and could not be acted on now does, unanswered, so that the agent hands it in
+   again; a request for a proof is answered likewise;
 4. what cannot be read at all ends the stream.
 """
 
@@ -20,7 +21,8 @@ from controlplane.services.enrolment import Enrolment
 from controlplane.services.fleet import AgentFleet
 from controlplane.services.nations import Nations
 from controlplane.services.ports import Clock, Listener
-from controlplane.services.record import COORDINATOR_BEHIND, StatementRecord, statement_digest
+from controlplane.services.proofs import Proofs
+from controlplane.services.record import COORDINATOR_BEHIND, FORGOTTEN, StatementRecord, statement_digest
 from controlplane.services.submissions import Submissions, check_size
 from controlplane.services.trust import Trust
 from controlplane.store import Store
@@ -41,6 +43,7 @@ class SessionParts:
     connections: Connections
     record: StatementRecord
     submissions: Submissions
+    proofs: Proofs
     enrolment: Enrolment
     listener: Listener
     clock: Clock
@@ -74,6 +77,9 @@ class Inbox:
                 await self._parts.listener.progress(self._agent, messages_in.progress(message.progress))
             case "round_result":
                 await self._parts.listener.round_result(self._agent, messages_in.round_report(message.round_result))
+            case "proof_request":
+                digest, log_size = messages_in.proof_request(message.proof_request)
+                self._connection.say(await self._parts.proofs.prove(self._agent, digest, log_size))
             case "hello":
                 raise InvalidInput("a session has one hello", code="SECOND_HELLO")
             case None:
@@ -116,4 +122,9 @@ class Inbox:
                 self._connection.say(Recorded(digest, codes=(err.code,)))
             return
         await self._parts.listener.submitted(self._agent, envelope, digest, index)
-        self._connection.say(Recorded(digest, index))
+        leaf = await self._parts.record.leaf(index)
+        if leaf.salt is None or leaf.statement is None:
+            self._connection.say(Recorded(digest, codes=(FORGOTTEN,)))
+            return
+        other = b"" if leaf.statement == envelope else leaf.statement
+        self._connection.say(Recorded(digest, index, salt=leaf.salt, envelope=other))

@@ -28,8 +28,8 @@ from controlplane.domain.agents import (
 from controlplane.services.fleet import Position
 from treaty import names
 from treaty.errors import InvalidInput, LimitExceeded
-from treaty.names import DirectiveNumber
-from treaty.strict_json import canonical, parse_object
+from treaty.names import Digest, DirectiveNumber
+from treaty.strict_json import MAX_INTEGER, canonical, parse_object
 from treaty.wire.limits import MAX_DELEGATIONS, MAX_HEADER_BYTES, MAX_METRICS_BYTES
 from treaty.wire.v1 import session_pb2, transfer_pb2, types_pb2
 
@@ -135,6 +135,12 @@ def _rollout(message: session_pb2.RolloutStatus) -> RolloutReport:
         heldout_loss_micro_before=_within(message.heldout_loss_micro_before, 10**12, "loss"),
         heldout_loss_micro_after=_within(message.heldout_loss_micro_after, 10**12, "loss"),
     )
+
+
+def proof_request(message: session_pb2.ProofRequest) -> tuple[Digest, int]:
+    """The statement to prove, and the size of the tree to prove it in."""
+    size = _within(message.log_size, MAX_INTEGER, "a log's size")
+    return names.digest(message.statement_digest), size
 
 
 def answer(message: session_pb2.Answer) -> NationAnswer:

@@ -21,7 +21,7 @@ from controlplane.domain.directives import (
     LoadTreatyPolicy,
     Round,
 )
-from controlplane.services.connections import Question, Recorded, ReportRequest, Said
+from controlplane.services.connections import Inclusion, Question, Recorded, ReportRequest, Said
 from controlplane.services.record import Head
 from treaty.errors import Corrupt
 from treaty.names import Digest, DirectiveNumber, RunId
@@ -58,10 +58,17 @@ def said_message(said: Said) -> session_pb2.CoordinatorMessage:
         case ReportRequest():
             return session_pb2.CoordinatorMessage(report_request=session_pb2.ReportRequest())
         case Recorded(digest=digest, log_index=log_index, codes=codes):
-            recorded = session_pb2.Recorded(statement_digest=digest, log_index=log_index)
+            recorded = session_pb2.Recorded(
+                statement_digest=digest, log_index=log_index, salt=said.salt, envelope=said.envelope
+            )
             if codes:
                 recorded.refusal.CopyFrom(refusal_message(codes))
             return session_pb2.CoordinatorMessage(recorded=recorded)
+        case Inclusion(digest=digest, log_size=log_size, proof=proof, codes=codes):
+            inclusion = session_pb2.Inclusion(statement_digest=digest, log_size=log_size, proof=proof)
+            if codes:
+                inclusion.refusal.CopyFrom(refusal_message(codes))
+            return session_pb2.CoordinatorMessage(inclusion=inclusion)
         case _:
             assert_never(said)
 

@@ -136,7 +136,7 @@ class ReachServicer(reach_pb2_grpc.ReachServicer):
                 await self._enrolment.judge(identity, shown)
         except FoedusError as refusal:
             if refusal.code == "NOT_ACCEPTED":
-                await self._nations.knocked(identity, leaf.not_valid_after_utc)
+                await self._enrolment.knocked(identity, leaf, peer=peer)
             return refusal.code
         return "ACCEPTED"
 

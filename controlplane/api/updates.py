@@ -54,7 +54,11 @@ class UpdatesServicer(transfer_pb2_grpc.UpdatesServicer):
             self._sending.discard(agent)
         log.info("update accepted", agent=str(agent), run=opening.run, round=opening.round, update=received.digest)
         return transfer_pb2.UpdateAccepted(
-            update_digest=received.digest, log_index=received.log_index, was_known=received.was_known
+            update_digest=received.digest,
+            log_index=received.log_index,
+            was_known=received.was_known,
+            salt=received.salt,
+            receipt=received.receipt,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,10 @@ CHECKPOINT: Final = "checkpoint"
 ENTRIES: Final = "entries.jsonl"
 MAX_LINE_BYTES: Final = MAX_ENVELOPE_BYTES * 2
 MAX_EXPORT_BYTES: Final = 8 * 2**30
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
 
 
 def read_state(path: Path | None, charter: Charter) -> Checkpoint | None:
@@ -47,11 +52,18 @@ def write_export(directory: Path, offered: Offered, *, force: bool) -> None:
     write_file(directory / CHECKPOINT, offered.note, force=True)
 
 
-def read_export(directory: Path) -> Offered:
-    """What `write_export` wrote. Its proof is its leaves. Raises: NotFound, InvalidInput."""
+def read_export(directory: Path, tell: Callable[[str, int, int], None] = _silent) -> Offered:
+    """What `write_export` wrote. Its proof is its leaves. Raises: NotFound, InvalidInput.
+
+    `tell` hears what is done, how far it is, and of how many.
+    """
     note = read_file(directory / CHECKPOINT, "checkpoint", MAX_NOTE_BYTES)
     lines = read_file(directory / ENTRIES, "export", MAX_EXPORT_BYTES).splitlines()
-    return Offered(note, [_entry(line) for line in lines])
+    entries: list[Entry] = []
+    for line in lines:
+        entries.append(_entry(line))
+        tell("read", len(entries), len(lines))
+    return Offered(note, entries)
 
 
 def _line(entry: Entry) -> JsonObject:

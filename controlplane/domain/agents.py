@@ -131,3 +131,7 @@ class UpdateReceived:
     digest: Digest
     log_index: int
     was_known: bool
+    salt: bytes
+    """Of the receipt's leaf."""
+    receipt: bytes
+    """As it was counted, where that is another one of this update; empty: the one that came."""

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from controlplane.record.disk import disk_errors, replace_file, sync_directory
 from controlplane.record.segment import Segment, segment_name
@@ -56,7 +56,7 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 MAX_GROUP_BYTES = 16 * 1024 * 1024
 """Most statement bytes in one append: a group is one buffer and one write."""
 
-RESTORE = "restore the log from a copy, then recover the coordinator"
+RESTORE = "restore the log from a backup, then run 'foedus-coordinator recover --record' with an export of it"
 
 
 class LogFiles:
@@ -118,6 +118,15 @@ class LogFiles:
     def size(self) -> int:
         """Durable leaves."""
         return self._tree.size
+
+    @property
+    def origin(self) -> str:
+        return self._origin
+
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """By which this log's checkpoints are signed."""
+        return self._key.public_key()
 
     @property
     def public_directory(self) -> Path:

@@ -41,14 +41,27 @@ class ReportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """`codes` empty: the statement is durable at `log_index`. Otherwise why it is not."""
+    """`codes` empty: the statement is durable at `log_index`, in the leaf of `salt`. Otherwise why it is not."""
 
     digest: Digest
     log_index: int = 0
     codes: tuple[str, ...] = ()
+    salt: bytes = b""
+    envelope: bytes = b""
+    """As it stands there, where that is not what was handed in."""
 
 
-Said: TypeAlias = Directive | Question | ReportRequest | Recorded
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """`codes` empty: `proof` leads from the statement's leaf to the root at `log_size`. Otherwise why there is none."""
+
+    digest: Digest
+    log_size: int
+    proof: tuple[bytes, ...] = ()
+    codes: tuple[str, ...] = ()
+
+
+Said: TypeAlias = Directive | Question | ReportRequest | Recorded | Inclusion
 
 
 @dataclass(slots=True)

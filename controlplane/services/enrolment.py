@@ -1,10 +1,12 @@
 """May this agent speak for its nation? `agent.enrol`, asked of the treaty's policy at the coordinator.
 
 Rules:
-1. asked before an operator's accept and at every connect, on what TLS showed: the leaf, the CA that issued it by the
-   charter, the peer's address; only the program's version is the agent's own word;
+1. asked before an operator's accept, at every connect, and of every connected agent once another treaty policy is in
+   force, on what TLS showed last: the leaf, the CA that issued it by the charter, the peer's address; only the
+   program's version is the agent's own word. What was not shown since this process began is undetermined, not guessed;
 2. a definite no of the treaty refuses, with its codes; what only the nation sees (its address ranges) is undetermined
-   and refuses nobody: the nation asked itself before it called (`node_agent.enrolment`);
+   and refuses nobody: the nation asked itself before it called (`node_agent.enrolment`). Whom it refuses is served
+   nothing more until a connect is let in, and learns the codes as at a connect;
 3. an accepted agent may connect while no treaty policy is in force here, to receive one; a policy outside its validity,
    or an engine that does not answer, is no no of the treaty either, and its decisions on runs and rollouts are noes;
 4. what was decided last stands on the NodeAgent as `EnrolmentDecided`.
@@ -13,15 +15,18 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
+import structlog
 from cryptography import x509
 
 from controlplane.services.nations import Nations
 from controlplane.services.policies import Policies
 from controlplane.services.trust import Trust
-from treaty.errors import PolicyDenied
-from treaty.names import AgentId
+from treaty.errors import NotFound, PolicyDenied
+from treaty.names import AgentId, SpiffeId
 from treaty.policy import asks
 from treaty.policy.answer import Verdict
 from treaty.policy.decider import nanoseconds
@@ -29,6 +34,8 @@ from treaty.policy.decision import Decision
 from treaty.policy.engine import TREATY
 from treaty.policy.questions import Observed, ObservedCertificate, ObservedSubject
 from treaty.resources.meta import Condition, ConditionStatus
+
+log = structlog.get_logger(__name__)
 
 ENROLMENT_DECIDED: Final = "EnrolmentDecided"
 _ASK_REMEDY: Final = "the treaty's policy authority says what these codes ask for"
@@ -41,6 +48,18 @@ class Enrolment:
         self._policies = policies
         self._nations = nations
         self._trust = trust
+        self._seen: dict[AgentId, ObservedSubject] = {}
+        self._judged_under: dict[AgentId, int] = {}
+        """The revision that answered last, by agent."""
+        self._denied: dict[AgentId, PolicyDenied] = {}
+
+    async def knocked(self, agent: AgentId, leaf: x509.Certificate, *, peer: str) -> None:
+        """An agent that nobody accepted tried to connect: keep that, and what it showed, for whoever is to accept it.
+
+        Raises: ResourceExhausted: too many of its nation wait already, and nothing was kept.
+        """
+        await self._nations.knocked(agent, leaf.not_valid_after_utc)
+        self._seen[agent] = self.shown(agent, leaf, peer=peer, version=None)
 
     def shown(self, agent: AgentId, leaf: x509.Certificate, *, peer: str, version: str | None) -> ObservedSubject:
         """What a connection shows of `agent`, whom `Trust.identify` found by `leaf`. `peer` as gRPC names it."""
@@ -55,15 +74,56 @@ class Enrolment:
             ),
         )
 
-    async def judge(self, agent: AgentId, subject: ObservedSubject | None = None) -> None:
-        """Ask. Without `subject` only the name is known, as before an accept. Raises: PolicyDenied: a definite no."""
+    async def judge(self, agent: AgentId, subject: ObservedSubject) -> None:
+        """Ask, and keep nothing. Raises: PolicyDenied: a definite no."""
         _require(agent, await self._decision(agent, subject))
 
     async def admit(self, agent: AgentId, subject: ObservedSubject) -> None:
-        """As `judge`, and say on the NodeAgent what came of it."""
+        """As `judge` at a connect: keep what was shown, and say on the NodeAgent what came of it."""
+        self._seen[agent] = subject
+        revision = await self._policies.revision()
         decision = await self._decision(agent, subject)
         await self._nations.note(agent, _condition(decision))
+        self._keep(agent, decision, revision)
         _require(agent, decision)
+
+    async def judge_accept(self, agent: AgentId) -> None:
+        """As `judge` before an operator's accept, on what the agent showed last; the NodeAgent says what came of it.
+
+        One that showed nothing since this process began is judged by its name alone.
+        """
+        decision = await self._decision(agent, self._seen.get(agent))
+        with suppress(NotFound):  # it never knocked, as whoever accepts it is told
+            await self._nations.note(agent, _condition(decision))
+        _require(agent, decision)
+
+    async def judge_connected(self, connected: Iterable[AgentId]) -> None:
+        """Ask again of those whom another policy than the one in force let in; `check_admitted` says whom it refuses.
+
+        A policy whose validity has not begun answers nobody yet, and is asked again at the next call.
+        """
+        revision = await self._policies.revision()
+        for agent in connected:
+            if self._judged_under.get(agent) == revision:
+                continue
+            decision = await self._decision(agent, self._seen.get(agent))
+            self._keep(agent, decision, revision)
+            if codes := _definite(decision):
+                log.warning("agent refused by the new policy", agent=str(agent), codes=codes, revision=revision)
+                await self._nations.note(agent, _condition(decision))
+
+    def check_admitted(self, caller: SpiffeId) -> None:
+        """Raises: PolicyDenied: the treaty refused this agent when it was asked last."""
+        if (denied := self._denied.get(caller)) is not None:
+            raise denied
+
+    def _keep(self, agent: AgentId, decision: Decision | None, revision: int) -> None:
+        if decision is None or _is_of_treaty(decision):
+            self._judged_under[agent] = revision
+        if codes := _definite(decision):
+            self._denied[agent] = _denial(agent, codes)
+        else:
+            self._denied.pop(agent, None)
 
     async def _decision(self, agent: AgentId, subject: ObservedSubject | None) -> Decision | None:
         """None while no treaty policy is in force here (rule 3)."""
@@ -81,9 +141,19 @@ def _definite(decision: Decision | None) -> tuple[str, ...]:
     return tuple(sorted({reason.code for reason in decision.reasons if reason.source == TREATY}))
 
 
+def _is_of_treaty(decision: Decision) -> bool:
+    """Whether the treaty answered, and not the engine in its place."""
+    return decision.verdict is not Verdict.DENY or all(reason.source == TREATY for reason in decision.reasons)
+
+
+def _denial(agent: AgentId, codes: tuple[str, ...]) -> PolicyDenied:
+    said = f"the treaty's policy does not let {agent} in ({' '.join(codes)})"
+    return PolicyDenied(said, codes=codes, remedy=_ASK_REMEDY)
+
+
 def _require(agent: AgentId, decision: Decision | None) -> None:
     if codes := _definite(decision):
-        raise PolicyDenied(f"the treaty's policy does not let {agent} in", codes=codes, remedy=_ASK_REMEDY)
+        raise _denial(agent, codes)
 
 
 def _condition(decision: Decision | None) -> Condition:

@@ -80,7 +80,7 @@ class Parties(SilentListener):
 
     async def accept(self, agent: str, by: str) -> NodeAgent:
         """Let an agent in that tried to connect. Idempotent. Raises: PolicyDenied: the treaty would not have it."""
-        await self._enrolment.judge(self._nations.named(agent))
+        await self._enrolment.judge_accept(self._nations.named(agent))
         accepted = await self._nations.accept(agent, by)
         log.info("agent accepted", agent=accepted.spec.spiffe_id, by=by)
         return accepted

@@ -23,6 +23,7 @@ from controlplane.domain.agents import (
 )
 from controlplane.domain.directives import Action
 from treaty.delegation import Delegation
+from treaty.log import Leaf
 from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, SpiffeId
 from treaty.resources.meta import AnyResource
 
@@ -89,6 +90,10 @@ class Record(Protocol):
 
     async def append(self, envelope: bytes) -> int:
         """Make a signed statement durable; its index. Idempotent by the statement's digest."""
+        ...
+
+    async def leaf(self, index: int) -> Leaf:
+        """Entry `index` as it was recorded, with its salt unless it was forgotten. Raises: NotFound: there is none."""
         ...
 
     def known(self, digest: Digest) -> int | None:

@@ -14,20 +14,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 
+from controlplane.record import restoring
 from controlplane.record.group_commit import GroupCommit
 from controlplane.record.log_files import LogFiles
+from controlplane.record.restoring import Tell
 from treaty import statement
+from treaty.audit import Offered
 from treaty.errors import Corrupt, InvalidInput, PreconditionFailed
-from treaty.log import Leaf, SignedCheckpoint, new_entry
+from treaty.log import Entry, Leaf, SignedCheckpoint, new_entry
 from treaty.names import Digest, digest_of
 from treaty.statement import MAX_ENVELOPE_BYTES, StatementKind
 from treaty.strict_json import parse_object
 
 MAX_ENTRIES_PER_READ = 1000
 COORDINATOR_BEHIND = "COORDINATOR_BEHIND"
+FORGOTTEN = "FORGOTTEN"
+"""The statement was recorded, and its text and salt are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,17 @@ class StatementRecord:
             if envelope is not None:
                 self._learn(envelope, index)
 
+    def missing(self, offered: Offered, tell: Tell) -> list[Entry]:
+        """What a copy of this record has and this one lacks. Blocks. Raises as `restoring.missing`."""
+        return restoring.missing(self._log, offered, tell)
+
+    def restore(self, entries: Sequence[Entry], tell: Tell) -> None:
+        """Append what `missing` found. Blocks on the disk; only while nothing else is recorded."""
+        first = self._log.size
+        restoring.restore(self._log, entries, tell)
+        for index, entry in enumerate(entries, first):
+            self._learn(entry.statement, index)
+
     async def run(self) -> None:
         await self._commits.run()
 
@@ -88,7 +104,7 @@ class StatementRecord:
             raise PreconditionFailed(
                 "the coordinator was restored from a backup, and adds nothing to its record",
                 code=COORDINATOR_BEHIND,
-                remedy="restore the missing entries of the record, then run 'foedus-coordinator recover'",
+                remedy="run 'foedus-coordinator recover --record' with an export of the record",
             )
         return await self._submit(digest, envelope)
 
@@ -137,6 +153,16 @@ class StatementRecord:
             raise InvalidInput(f"the log has {size} entries, not {from_size}", code="LOG_BEYOND")
         is_needed = 0 < from_size < size
         return Head(signed, from_size, tuple(self._log.consistency(from_size, size)) if is_needed else ())
+
+    async def leaf(self, index: int) -> Leaf:
+        """Entry `index` as it was recorded, read off the loop. Raises: NotFound: there is none."""
+        return await asyncio.to_thread(self._log.entry, index)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Proof that entry `index` is in the tree of `size`. Raises InvalidInput (LOG_BEYOND): it is not."""
+        if not index < size <= self._log.size:
+            raise InvalidInput(f"entry {index} is not in a tree of {size} of this log", code="LOG_BEYOND")
+        return tuple(self._log.inclusion(index, size))
 
     def root(self, size: int) -> bytes:
         """Root of the first `size` entries. Raises InvalidInput beyond the log."""

@@ -75,7 +75,7 @@ class UpdateDesk:
         opened = await self._open(plan, agent, opening)
         known = await self._known(plan, opening.round, opened.nation)
         if known is not None and known.state is ContributionState.ACCEPTED:
-            return self._known_again(opened, known)
+            return await self._known_again(opened, known)
         key = UpdateKey(plan.run, opening.round, opened.nation)
         if key in self._arriving:
             raise ConflictError("an update of this nation for this round is arriving already")
@@ -87,14 +87,20 @@ class UpdateDesk:
             await self._count(opened, agent, known, opening)
         finally:
             self._arriving.discard(key)
-        return UpdateReceived(opened.header.digest, index, False)
+        return await self._received(opened, index, was_known=False)
 
-    def _known_again(self, opened: _Opened, known: StoredContribution) -> UpdateReceived:
+    async def _known_again(self, opened: _Opened, known: StoredContribution) -> UpdateReceived:
         """Answer as the first time: with the receipt that was counted, and no second entry in the record."""
         index = self._record.known(known.receipt_digest) if known.receipt_digest is not None else None
         if known.update_digest != opened.header.digest or index is None:
             raise ConflictError("this nation's update of this round was already accepted")
-        return UpdateReceived(opened.header.digest, index, True)
+        return await self._received(opened, index, was_known=True)
+
+    async def _received(self, opened: _Opened, index: int, *, was_known: bool) -> UpdateReceived:
+        leaf = await self._record.leaf(index)
+        counted = leaf.statement or b""
+        other = b"" if counted == opened.receipt.envelope else counted
+        return UpdateReceived(opened.header.digest, index, was_known, leaf.salt or b"", other)
 
     def _is_spooled(self, key: UpdateKey, digest: Digest) -> bool:
         """Whether exactly this update is whole in the spool.

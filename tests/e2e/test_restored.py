@@ -1,4 +1,4 @@
-"""A coordinator that was restored from yesterday: found out by its agents, and silent until it is recovered."""
+"""A coordinator restored from yesterday: found out by its agents, and silent until an export makes its record whole."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     eventually("revision 2 is in force", lambda: revision(joined) == 2)
     eventually("its agent has seen today's record", lambda: log_size(joined) > seen)
     accepted = joined.status(NATION)["connection"]["highest_accepted"]
+    evidence = joined.root / "evidence"
+    joined.foedus("audit", "export", evidence)  # what an auditor keeps
     joined.programs.stop("coordinator")
 
     home.rename(joined.root / "today")
@@ -44,11 +46,11 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     assert revision(joined) == 2
 
     joined.programs.stop("coordinator")
-    # What the nations hold of the record is put back first; without it they would refuse this log.
-    shutil.rmtree(home / "record")
-    shutil.copytree(joined.root / "today" / "record", home / "record")
-    taken = json.loads(joined.coordinator("recover", "--reason", "disk replaced").out)
+    # The record is made whole first; without that the nations would refuse this log.
+    taken = json.loads(joined.coordinator("recover", "--record", evidence, "--reason", "disk replaced").out)
     assert taken["epoch"] == 2
+    assert taken["was_halted_because"] == halted["message"]
+    assert taken["restored_entries"] > 0
     joined.start_coordinator()
     joined.await_connected(NATION)
     joined.foedus("policy", "push", joined.root / "bundles/treaty-3.tar.gz", joined.root / "bundles/treaty-3.json")
@@ -57,6 +59,10 @@ def test_yesterdays_coordinator_directs_nothing_until_it_is_recovered(joined: Tr
     assert status["connection"]["highest_accepted"].startswith("2.")
     assert status["connection"]["coordinator_is_behind"] is False
     assert status["log"]["alarm"] == ""
+    assert status["log"]["size"] > len((evidence / "entries.jsonl").read_text().splitlines())
+
+    joined.agent(NATION, "receipts", "--tally")
+    eventually("the agent has its tally proved in the record", lambda: proofs_asked(joined) > 0 and is_proved(joined))
 
 
 def revision(world: TreatyWorld) -> int:
@@ -67,6 +73,16 @@ def revision(world: TreatyWorld) -> int:
 def log_size(world: TreatyWorld) -> int:
     """Of the last checkpoint that the nation's agent believed."""
     return int(world.status(NATION)["log"]["size"])
+
+
+def proofs_asked(world: TreatyWorld) -> int:
+    counts = json.loads(world.agent(NATION, "receipts", "-o", "json").out)["counts"]
+    return int(counts.get("proof-request", {"messages": 0})["messages"])
+
+
+def is_proved(world: TreatyWorld) -> bool:
+    log = world.status(NATION)["log"]
+    return log["unproved"] == 0 and log["alarm"] == ""
 
 
 def is_behind(world: TreatyWorld) -> dict[str, str]:

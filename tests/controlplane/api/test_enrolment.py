@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,15 +15,18 @@ import pytest
 import policies
 from controlplane.services.enrolment import ENROLMENT_DECIDED, peer_address
 from tests.controlplane.api.test_reach import diagnosed
-from tests.controlplane.api.world import FR, World, agent, failure, now, world
+from tests.controlplane.api.world import DE, FR, World, agent, failure, now, world
 from treaty.errors import PolicyDenied
+from treaty.policy import archive
 from treaty.policy import bundle as policy_bundle
 from treaty.policy.questions import ObservedSubject
-from treaty.resources.meta import Condition, find_condition
+from treaty.resources.meta import Condition, find_condition, is_true
 from treaty.resources.nations import NODE_AGENT
 from treaty.wire.status import error_from
+from treaty.wire.v1 import operator_pb2, session_pb2, transfer_pb2, transfer_pb2_grpc
 
 PAR = agent()
+BER = agent(DE, "ber-1")
 
 
 @pytest.fixture
@@ -29,9 +35,9 @@ async def there(tmp_path: Path) -> AsyncIterator[World]:
         yield started
 
 
-async def govern(there: World) -> None:
-    """Put the treaty's own policy in force."""
-    packed, moment = policies.compiled("treaty"), now().replace(microsecond=0)
+async def govern(there: World, packed: bytes = b"") -> None:
+    """Put the treaty's own policy in force, or that one."""
+    packed, moment = packed or policies.compiled("treaty"), now().replace(microsecond=0)
     envelope = policy_bundle.sign(
         packed, there.charters.policy[:1], not_before=moment, not_after=moment + timedelta(days=9)
     )
@@ -74,10 +80,110 @@ async def test_a_definite_no_refuses_with_its_code_and_is_said_on_the_agent(ther
     assert there.coordinator.core.fleet.connected() == {}
 
 
-async def test_before_an_accept_the_policy_is_asked_about_what_is_known(there: World) -> None:
+def stricter(packed: bytes, *, revision: int, min_agent_version: str = "0.2.0") -> bytes:
+    """The same policy under another revision, which asks for a newer agent; its vectors show one."""
+    files = archive.unpack(packed)
+    manifest, data = json.loads(files[".manifest"]), json.loads(files["data.json"])
+    treaty = data["foedus"]["treaty"]
+    manifest["revision"], treaty["revision"] = str(revision), revision
+    treaty["registers"]["limits"]["min_agent_version"] = min_agent_version
+    vectors = files["vectors.json"].replace(b'"agent_version":"0.1.0"', b'"agent_version":"0.9.0"')
+    return archive.pack(
+        {
+            **files,
+            ".manifest": json.dumps(manifest).encode(),
+            "data.json": json.dumps(data).encode(),
+            "vectors.json": vectors,
+        }
+    )
+
+
+async def knock(there: World, **certificate: Any) -> None:
+    shown = there.certificate(PAR, **certificate)
+    assert (await failure(there.connect(PAR, certificate=shown))).details() == "NOT_ACCEPTED"
+
+
+async def accepting(there: World) -> str:
+    """What an operator is told who accepts the agent."""
+    request = operator_pb2.AcceptAgentRequest(agent=str(PAR))
+    return str((await failure(there.operator().AcceptAgent(request))).details())
+
+
+async def test_an_accept_judges_what_the_agent_showed_and_says_what_it_did_not(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    condition = await decided(there)
+    assert (condition.status, condition.reason) == ("True", "Allowed")
+    assert condition.message == "undetermined here: AGT-005 AGT-006"  # a refused agent has said no version
+
+
+async def test_an_accept_of_an_agent_that_showed_nothing_since_the_start_rests_on_its_name(there: World) -> None:
+    await knock(there)
     await govern(there)
     enrolment = there.coordinator.services.enrolment
-    await enrolment.judge(PAR)
+    enrolment._seen.clear()  # as a restart leaves it
+    await enrolment.judge_accept(PAR)
+    condition = await decided(there)
+    assert condition.message == "undetermined here: AGT-001 AGT-003 AGT-004 AGT-005 AGT-006"
+
+
+async def test_an_accept_is_refused_for_a_certificate_that_has_ended_until_the_agent_shows_the_next(
+    there: World,
+) -> None:
+    await govern(there)
+    await knock(there, lifetime=timedelta(seconds=1))
+    enrolment = there.coordinator.services.enrolment
+    seen = enrolment._seen[PAR]
+    assert seen.cert is not None
+    ended = replace(seen, cert=replace(seen.cert, not_after_ns=1))
+    enrolment._seen[PAR] = ended
+    assert "AGT-003" in await accepting(there)
+    condition = await decided(there)
+    assert (condition.reason, condition.message) == ("Denied", "AGT-003")
+    known = await there.coordinator.core.store.resources.get(NODE_AGENT, "fr-par-1")
+    assert not is_true(known.status.conditions, "Accepted")
+    await there.accept(PAR)  # it knocks again first
+
+
+async def test_an_agent_that_never_knocked_is_not_accepted(there: World) -> None:
+    await govern(there)
+    assert "has not tried to connect" in await accepting(there)
+
+
+async def test_a_new_policy_cuts_whom_it_refuses_with_its_code_and_leaves_the_others(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    await there.accept(BER)
+    old, new = await there.connect(PAR, agent_version="0.1.0"), await there.connect(BER, agent_version="0.3.0")
+    await govern(there, stricter(policies.compiled("treaty"), revision=2))
+    cut = await old.ended()
+    assert (cut.code(), cut.details()) == (grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED: AGT-006")
+    assert (await decided(there)).message == "AGT-006"
+    artifacts = transfer_pb2_grpc.ArtifactsStub(there.channel(PAR))
+    fetch = artifacts.Fetch(transfer_pb2.FetchRequest(manifest_digest="sha256:" + "ab" * 32))
+    refused = await failure(anext(aiter(fetch)))
+    assert refused.details() == "POLICY_DENIED: AGT-006"
+    assert (await failure(there.connect(PAR, agent_version="0.1.0"))).details() == "POLICY_DENIED: AGT-006"
+    await new.say(session_pb2.AgentMessage(status=session_pb2.Status(sequence=2)))
+    await new.next("report_request")
+    await there.connect(PAR, agent_version="0.2.0")
+
+
+async def test_a_policy_that_does_not_answer_cuts_nobody_and_is_asked_again(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    await there.connect(PAR)
+    services = there.coordinator.services
+    services.policies._clock = lambda: now() + timedelta(days=10)  # past its validity
+    services.enrolment._judged_under.clear()
+    await services.enrolment.judge_connected([PAR])
+    services.enrolment.check_admitted(PAR)
+    assert services.enrolment._judged_under == {}
+
+
+async def test_a_name_that_is_not_the_agents_is_refused_by_the_policy(there: World) -> None:
+    await govern(there)
+    enrolment = there.coordinator.services.enrolment
     with pytest.raises(PolicyDenied, match=r"does not let .*par-1 in") as refused:
         await enrolment.judge(PAR, ObservedSubject(spiffe=str(agent(FR, "lyo-1"))))
     assert refused.value.codes == ("AGT-002",)

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from controlplane.__main__ import _take_epoch
 from controlplane.domain.directives import EndRun
+from controlplane.recovery import Recovered, recover
 from controlplane.services.nations import agent_resource_name
 from tests.controlplane.api.world import (
     DE,
@@ -142,7 +142,8 @@ async def test_a_recovered_coordinator_directs_again_above_every_number_that_was
         await restored.accept(PAR)
         shown = kept(restored, size=999, root=bytes(32))
         assert (await restored.connect(PAR, highest_accepted=lost, **shown)).welcome.is_behind
-    assert await _take_epoch(home, 0, "restored from a backup") == (
+    taken = await recover(home, epoch=0, reason="restored from a backup", export=None, tell=lambda *_: None)
+    assert taken == Recovered(
         2,
         f"{PAR} accepted directive 1.99, the journal ends at none; {PAR} verified 999 log entries, the record has 1",
     )

@@ -10,10 +10,13 @@ from controlplane.domain.agents import AgentStatus, NationAnswer, Verdict
 from controlplane.domain.directives import Action, content_digest, subject
 from treaty.delegation import Delegation
 from treaty.errors import Unavailable
+from treaty.log import Leaf, leaf_data
 from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, digest_of
 from treaty.policy.questions import parse_ask
 from treaty.statement import unverified
 from treaty.strict_json import parse
+
+SALT = bytes(range(32))
 
 
 @dataclass
@@ -83,6 +86,10 @@ class KeptRecord:
             self.digests.append(digest)
             self.envelopes.append(envelope)
         return self.digests.index(digest)
+
+    async def leaf(self, index: int) -> Leaf:
+        envelope = self.envelopes[index]
+        return Leaf(index, leaf_data(SALT, envelope), SALT, envelope)
 
     def known(self, digest: Digest) -> int | None:
         return self.digests.index(digest) if digest in self.digests else None

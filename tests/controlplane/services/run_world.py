@@ -32,7 +32,7 @@ from controlplane.services.trust import Trust
 from controlplane.store import Store, open_store
 from policies import compiled
 from tests.builders.charters import DOMAIN, CharterBuilder
-from tests.controlplane.services.fleet import KeptRecord, RecordedFleet
+from tests.controlplane.services.fleet import SALT, KeptRecord, RecordedFleet
 from tests.treaty.model_folder import model_folder, safetensors
 from treaty import statement
 from treaty.delegation import verify_delegation
@@ -85,6 +85,8 @@ class World:
     workers: Workers
     now: datetime
     signed_charter: bytes
+    counted: bytes = b""
+    """The receipt that the last answer showed in place of the one that came."""
 
     def clock(self) -> datetime:
         return self.now
@@ -160,6 +162,8 @@ class World:
     async def send(self, nation: PartyCode, seed: int = 1, name: str = "run-1") -> bool:
         opening, chunks = self.opening(nation, seed, name)
         received = await self.runs.accept_update(self.fleet.agents[nation], opening, stream(chunks))
+        assert received.salt == SALT
+        self.counted = received.receipt
         return received.was_known
 
     async def report(self, nation: PartyCode, number: int, name: str = "run-1") -> None:

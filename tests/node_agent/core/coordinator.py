@@ -12,10 +12,13 @@ from typing import Any
 import grpc
 
 from tests.node_agent.core.nation import Joined
+from treaty.log import Tree
 from treaty.names import digest_of
 from treaty.wire import credentials
 from treaty.wire.certificates import issue_server
 from treaty.wire.v1 import session_pb2, session_pb2_grpc, transfer_pb2, transfer_pb2_grpc, types_pb2
+
+SALT = b"s" * 32
 
 
 @dataclass
@@ -47,11 +50,16 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
         self.frames: list[transfer_pb2.UpdateFrame] = []
         self.checkpoint = types_pb2.Checkpoint()
+        self.tree: Tree | None = None
+        """The log, where it proves what it recorded."""
         self.is_behind = False
         self.epoch = 1
         self.confirms = ""
         """The update that it says it has; empty: the one that came."""
         self.log_index = 3
+        self.salt = SALT
+        self.counted = b""
+        """The receipt that it says it counted instead of the one that came."""
         self.hold_updates = asyncio.Event()
         self.hold_updates.set()
         self.on_opening: Callable[[], None] = lambda: None
@@ -87,12 +95,20 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
             await stream.received.put(message)
             if message.WhichOneof("body") == "submission":
                 await self.record(stream, message.submission.envelope)
+            if message.WhichOneof("body") == "proof_request" and self.tree is not None:
+                await self.prove(stream, message.proof_request)
 
     async def record(self, stream: Stream, envelope: bytes) -> None:
         from treaty import statement
 
         digest = digest_of(statement.unverified(envelope).payload())
-        await stream.say(recorded=session_pb2.Recorded(statement_digest=digest, log_index=7))
+        await stream.say(recorded=session_pb2.Recorded(statement_digest=digest, log_index=7, salt=SALT))
+
+    async def prove(self, stream: Stream, asked: session_pb2.ProofRequest) -> None:
+        assert self.tree is not None
+        proof = self.tree.inclusion_proof(7, asked.log_size)
+        answer = session_pb2.Inclusion(statement_digest=asked.statement_digest, log_size=asked.log_size, proof=proof)
+        await stream.say(inclusion=answer)
 
     async def Send(self, request_iterator: Any, context: Any) -> transfer_pb2.UpdateAccepted:  # noqa: N802
         async for frame in request_iterator:
@@ -101,7 +117,12 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
                 self.on_opening()
                 await self.hold_updates.wait()
         header = self.frames[0].opening.header
-        return transfer_pb2.UpdateAccepted(update_digest=self.confirms or digest_of(header), log_index=self.log_index)
+        return transfer_pb2.UpdateAccepted(
+            update_digest=self.confirms or digest_of(header),
+            log_index=self.log_index,
+            salt=self.salt,
+            receipt=self.counted,
+        )
 
 
 @asynccontextmanager

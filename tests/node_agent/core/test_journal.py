@@ -231,7 +231,7 @@ def test_a_journal_of_a_later_version_is_refused(journal: SqliteJournal, tmp_pat
     with sqlite3.connect(tmp_path / "later.db") as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(PreconditionFailed, match="of version 99; this program knows 1"):
+    with pytest.raises(PreconditionFailed, match="of version 99; this program knows 2"):
         SqliteJournal(tmp_path / "later.db", CLOCK)
 
 
@@ -239,3 +239,22 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(Corrupt, match="cannot be read or written"):
         SqliteJournal(tmp_path / "journal.db", CLOCK)
+
+
+def test_a_journal_of_the_version_before_is_brought_forward_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    before = SqliteJournal(path, CLOCK)
+    before.put("dataset", "pairs", {"n": 1})
+    before.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE owed")
+        connection.execute("PRAGMA user_version=1")
+    connection.close()
+    after = SqliteJournal(path, CLOCK)
+    assert after.document("dataset", "pairs") is not None
+    assert after.owed.open() == []
+    after.owed.add(digest_of(b"said"), 3, b"h" * 32)
+    after.close()
+    again = SqliteJournal(path, CLOCK)
+    assert [owed.log_index for owed in again.owed.open()] == [3]
+    again.close()

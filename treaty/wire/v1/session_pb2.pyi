@@ -93,6 +93,7 @@ class AgentMessage(_message.Message):
     SUBMISSION_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     ROUND_RESULT_FIELD_NUMBER: _builtins.int
+    PROOF_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -109,6 +110,8 @@ class AgentMessage(_message.Message):
     def progress(self) -> Global___Progress: ...
     @_builtins.property
     def round_result(self) -> Global___RoundResult: ...
+    @_builtins.property
+    def proof_request(self) -> Global___ProofRequest: ...
     def __init__(
         self,
         *,
@@ -120,12 +123,13 @@ class AgentMessage(_message.Message):
         submission: Global___Submission | None = ...,
         progress: Global___Progress | None = ...,
         round_result: Global___RoundResult | None = ...,
+        proof_request: Global___ProofRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "round_result", b"round_result", "status", b"status", "submission", b"submission"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "proof_request", b"proof_request", "round_result", b"round_result", "status", b"status", "submission", b"submission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "round_result", b"round_result", "status", b"status", "submission", b"submission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "proof_request", b"proof_request", "round_result", b"round_result", "status", b"status", "submission", b"submission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "acknowledgement", "status", "heartbeat", "answer", "submission", "progress", "round_result"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "acknowledgement", "status", "heartbeat", "answer", "submission", "progress", "round_result", "proof_request"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -508,6 +512,33 @@ class RoundResult(_message.Message):
 Global___RoundResult: _TypeAlias = RoundResult  # noqa: Y015
 
 @_typing.final
+class ProofRequest(_message.Message):
+    """Show that what was said to be recorded stands in the log. Asked once a checkpoint that the agent believes covers it, at
+    most 32 at a time; answered by `Inclusion`. Of statements of the agent's own nation only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_DIGEST_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
+    statement_digest: _builtins.str
+    log_size: _builtins.int
+    """Entries of that checkpoint: the tree to prove it in. Above the statement's index."""
+    def __init__(
+        self,
+        *,
+        statement_digest: _builtins.str = ...,
+        log_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_size", b"log_size", "statement_digest", b"statement_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProofRequest: _TypeAlias = ProofRequest  # noqa: Y015
+
+@_typing.final
 class CoordinatorMessage(_message.Message):
     """--- from the coordinator -----------------------------------------------------------------------------------------"""
 
@@ -520,6 +551,7 @@ class CoordinatorMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -534,6 +566,8 @@ class CoordinatorMessage(_message.Message):
     def recorded(self) -> Global___Recorded: ...
     @_builtins.property
     def refusal(self) -> _types_pb2.Refusal: ...
+    @_builtins.property
+    def inclusion(self) -> Global___Inclusion: ...
     def __init__(
         self,
         *,
@@ -544,12 +578,13 @@ class CoordinatorMessage(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         recorded: Global___Recorded | None = ...,
         refusal: _types_pb2.Refusal | None = ...,
+        inclusion: Global___Inclusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "question", b"question", "recorded", b"recorded", "refusal", b"refusal", "report_request", b"report_request", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "inclusion", b"inclusion", "question", b"question", "recorded", b"recorded", "refusal", b"refusal", "report_request", b"report_request", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "question", b"question", "recorded", b"recorded", "refusal", b"refusal", "report_request", b"report_request", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "directive", b"directive", "heartbeat", b"heartbeat", "inclusion", b"inclusion", "question", b"question", "recorded", b"recorded", "refusal", b"refusal", "report_request", b"report_request", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "directive", "question", "report_request", "heartbeat", "recorded", "refusal"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "directive", "question", "report_request", "heartbeat", "recorded", "refusal", "inclusion"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -888,8 +923,18 @@ class Recorded(_message.Message):
     STATEMENT_DIGEST_FIELD_NUMBER: _builtins.int
     LOG_INDEX_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
     statement_digest: _builtins.str
     log_index: _builtins.int
+    salt: _builtins.bytes
+    """32 bytes; SHA-256 of it and the envelope is the leaf's data, so the agent can hold the log to that leaf afterwards
+    (`ProofRequest`). Empty on refusal only.
+    """
+    envelope: _builtins.bytes
+    """The envelope as it stands in the log, where the same payload was recorded before under other signatures; empty: the
+    very bytes handed in. At most 64 KiB.
+    """
     @_builtins.property
     def refusal(self) -> _types_pb2.Refusal: ...
     def __init__(
@@ -898,11 +943,49 @@ class Recorded(_message.Message):
         statement_digest: _builtins.str = ...,
         log_index: _builtins.int = ...,
         refusal: _types_pb2.Refusal | None = ...,
+        salt: _builtins.bytes = ...,
+        envelope: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_index", b"log_index", "refusal", b"refusal", "statement_digest", b"statement_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "log_index", b"log_index", "refusal", b"refusal", "salt", b"salt", "statement_digest", b"statement_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Recorded: _TypeAlias = Recorded  # noqa: Y015
+
+@_typing.final
+class Inclusion(_message.Message):
+    """The answer to a `ProofRequest`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_DIGEST_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    statement_digest: _builtins.str
+    log_size: _builtins.int
+    @_builtins.property
+    def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962 inclusion proof from the recorded leaf to the root at `log_size`, lowest first; 32 bytes each, at most 64."""
+
+    @_builtins.property
+    def refusal(self) -> _types_pb2.Refusal:
+        """No proof. NOT_FOUND: the log holds no such statement of this nation."""
+
+    def __init__(
+        self,
+        *,
+        statement_digest: _builtins.str = ...,
+        log_size: _builtins.int = ...,
+        proof: _abc.Iterable[_builtins.bytes] | None = ...,
+        refusal: _types_pb2.Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_size", b"log_size", "proof", b"proof", "refusal", b"refusal", "statement_digest", b"statement_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inclusion: _TypeAlias = Inclusion  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from treaty.wire.v1 import types_pb2 as treaty_dot_wire_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtreaty/wire/v1/transfer.proto\x12\x0etreaty.wire.v1\x1a\x1atreaty/wire/v1/types.proto\">\n\x0c\x46\x65tchRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\x12\x15\n\rchunk_digests\x18\x02 \x03(\t\"\x18\n\x08RawFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\")\n\x0eMissingRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\"(\n\x0fMissingResponse\x12\x15\n\rchunk_digests\x18\x01 \x03(\t\"N\n\x0fPutChunkRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\x12\x14\n\x0c\x63hunk_digest\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x12\n\x10PutChunkResponse\"X\n\x0bUpdateFrame\x12\x30\n\x07opening\x18\x01 \x01(\x0b\x32\x1d.treaty.wire.v1.UpdateOpeningH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\x8e\x01\n\rUpdateOpening\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12/\n\x06number\x18\x03 \x01(\x0b\x32\x1f.treaty.wire.v1.DirectiveNumber\x12\x0e\n\x06header\x18\x04 \x01(\x0c\x12\x0f\n\x07receipt\x18\x05 \x01(\x0c\x12\x0f\n\x07metrics\x18\x06 \x01(\x0c\"M\n\x0eUpdateAccepted\x12\x15\n\rupdate_digest\x18\x01 \x01(\t\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x11\n\twas_known\x18\x03 \x01(\x08\x32\xe9\x01\n\tArtifacts\x12\x41\n\x05\x46\x65tch\x12\x1c.treaty.wire.v1.FetchRequest\x1a\x18.treaty.wire.v1.RawFrame0\x01\x12J\n\x07Missing\x12\x1e.treaty.wire.v1.MissingRequest\x1a\x1f.treaty.wire.v1.MissingResponse\x12M\n\x08PutChunk\x12\x1f.treaty.wire.v1.PutChunkRequest\x1a .treaty.wire.v1.PutChunkResponse2P\n\x07Updates\x12\x45\n\x04Send\x12\x1b.treaty.wire.v1.UpdateFrame\x1a\x1e.treaty.wire.v1.UpdateAccepted(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtreaty/wire/v1/transfer.proto\x12\x0etreaty.wire.v1\x1a\x1atreaty/wire/v1/types.proto\">\n\x0c\x46\x65tchRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\x12\x15\n\rchunk_digests\x18\x02 \x03(\t\"\x18\n\x08RawFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\")\n\x0eMissingRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\"(\n\x0fMissingResponse\x12\x15\n\rchunk_digests\x18\x01 \x03(\t\"N\n\x0fPutChunkRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\x12\x14\n\x0c\x63hunk_digest\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x12\n\x10PutChunkResponse\"X\n\x0bUpdateFrame\x12\x30\n\x07opening\x18\x01 \x01(\x0b\x32\x1d.treaty.wire.v1.UpdateOpeningH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\x8e\x01\n\rUpdateOpening\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12/\n\x06number\x18\x03 \x01(\x0b\x32\x1f.treaty.wire.v1.DirectiveNumber\x12\x0e\n\x06header\x18\x04 \x01(\x0c\x12\x0f\n\x07receipt\x18\x05 \x01(\x0c\x12\x0f\n\x07metrics\x18\x06 \x01(\x0c\"l\n\x0eUpdateAccepted\x12\x15\n\rupdate_digest\x18\x01 \x01(\t\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x11\n\twas_known\x18\x03 \x01(\x08\x12\x0c\n\x04salt\x18\x04 \x01(\x0c\x12\x0f\n\x07receipt\x18\x05 \x01(\x0c\x32\xe9\x01\n\tArtifacts\x12\x41\n\x05\x46\x65tch\x12\x1c.treaty.wire.v1.FetchRequest\x1a\x18.treaty.wire.v1.RawFrame0\x01\x12J\n\x07Missing\x12\x1e.treaty.wire.v1.MissingRequest\x1a\x1f.treaty.wire.v1.MissingResponse\x12M\n\x08PutChunk\x12\x1f.treaty.wire.v1.PutChunkRequest\x1a .treaty.wire.v1.PutChunkResponse2P\n\x07Updates\x12\x45\n\x04Send\x12\x1b.treaty.wire.v1.UpdateFrame\x1a\x1e.treaty.wire.v1.UpdateAccepted(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,9 +49,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEOPENING']._serialized_start=443
   _globals['_UPDATEOPENING']._serialized_end=585
   _globals['_UPDATEACCEPTED']._serialized_start=587
-  _globals['_UPDATEACCEPTED']._serialized_end=664
-  _globals['_ARTIFACTS']._serialized_start=667
-  _globals['_ARTIFACTS']._serialized_end=900
-  _globals['_UPDATES']._serialized_start=902
-  _globals['_UPDATES']._serialized_end=982
+  _globals['_UPDATEACCEPTED']._serialized_end=695
+  _globals['_ARTIFACTS']._serialized_start=698
+  _globals['_ARTIFACTS']._serialized_end=931
+  _globals['_UPDATES']._serialized_start=933
+  _globals['_UPDATES']._serialized_end=1013
 # @@protoc_insertion_point(module_scope)

@@ -214,20 +214,30 @@ class UpdateAccepted(_message.Message):
     UPDATE_DIGEST_FIELD_NUMBER: _builtins.int
     LOG_INDEX_FIELD_NUMBER: _builtins.int
     WAS_KNOWN_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     update_digest: _builtins.str
     log_index: _builtins.int
     was_known: _builtins.bool
     """True: this very update was accepted before; nothing was counted twice."""
+    salt: _builtins.bytes
+    """Salt of the receipt's leaf at `log_index`, as in `Recorded`; 32 bytes."""
+    receipt: _builtins.bytes
+    """The receipt that stands there, where the same update was counted under another one of the agent's; empty: this one.
+    At most 64 KiB.
+    """
     def __init__(
         self,
         *,
         update_digest: _builtins.str = ...,
         log_index: _builtins.int = ...,
         was_known: _builtins.bool = ...,
+        salt: _builtins.bytes = ...,
+        receipt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_index", b"log_index", "update_digest", b"update_digest", "was_known", b"was_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_index", b"log_index", "receipt", b"receipt", "salt", b"salt", "update_digest", b"update_digest", "was_known", b"was_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
