@@ -1,4 +1,4 @@
-"""What comes twice, late, early or out of order, and a disk that takes no more: nothing counts twice, nothing is lost."""
+"""What comes twice, late, early or out of order, and a disk that takes no more: nothing is lost or counted twice."""
 
 from __future__ import annotations
 
