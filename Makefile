@@ -1,5 +1,5 @@
 # The project's commands. Each prints what it does; none needs anything but Python ≥ 3.11, make and a package index.
-# `make test` also wants Go (it builds OPA) and PostgreSQL; without them it says what it leaves out.
+# `make test` also wants Go (it builds OPA), PostgreSQL and libfaketime; without them it says what it leaves out.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -43,8 +43,8 @@ test: $(VENV)/dev.stamp parts ## run every test; in CI a missing real part is a 
 	@$(BIN)/python -m pytest tests/e2e
 
 # In CI a missing part is a failure; elsewhere the tests that need it are left out and say how to get it.
-parts: $(VENV)/dev.stamp ## build or find the real parts of the tests (OPA, PostgreSQL)
-	@$(BIN)/python tools/parts.py opa postgres || test "$$CI" != true
+parts: $(VENV)/dev.stamp ## build or find the real parts of the tests (OPA, PostgreSQL, libfaketime)
+	@$(BIN)/python tools/parts.py opa postgres faketime || test "$$CI" != true
 
 check: lint types arrows generated ## everything that reads the code without running it
 

@@ -17,7 +17,7 @@ from node_agent.agent import Foundation
 from node_agent.charters import host_of
 from node_agent.connections import reach_line, shown_certificate
 from node_agent.identity import is_charter_current
-from node_agent.joining import Finding, check_issuer, clock_finding, of
+from node_agent.joining import Finding, check_issuer, check_time, clock_finding, of
 from node_agent.logwatch import LogWatch
 from node_agent.settings import proxy_environment
 from treaty.errors import FoedusError
@@ -44,6 +44,11 @@ async def check(base: Foundation) -> AsyncIterator[Finding]:
         yield of("tls", err)
         return
     yield Finding("tls", is_good=True, text="the server is the charter's coordinator")
+    try:
+        check_time(shown, base.clock.now())
+    except FoedusError as err:
+        yield of("clock", err)
+        return
     try:
         async for finding in _reach(base):
             yield finding

@@ -22,7 +22,7 @@ from node_agent.charters import host_of
 from node_agent.customs import Customs
 from node_agent.fetch import FetchCall, FrameStream, fetch_call
 from node_agent.outbound import Leaving
-from treaty.errors import Unavailable
+from treaty.errors import ResourceExhausted, Unavailable
 from treaty.wire.credentials import ClientIdentity, mutual_channel, plain_channel
 from treaty.wire.limits import UNARY_DEADLINE_SECONDS, UPDATE_DEADLINE_SECONDS
 from treaty.wire.status import translated
@@ -92,7 +92,7 @@ class UpdateStream:
 
     async def send(self, frame: transfer_pb2.UpdateFrame) -> None:
         data = self._customs.clear(frame)
-        async with translated(PEER):
+        async with _transferred():
             try:
                 await self._call.write(data)
             except asyncio.InvalidStateError:
@@ -100,13 +100,23 @@ class UpdateStream:
                 raise Unavailable("the coordinator ended the update early") from None
 
     async def accepted(self) -> transfer_pb2.UpdateAccepted:
-        async with translated(PEER):
+        async with _transferred():
             await self._call.done_writing()
             return await self._call
 
     def cut(self) -> None:
         self.is_cut = True
         self._call.cancel()
+
+
+@asynccontextmanager
+async def _transferred() -> AsyncIterator[None]:
+    """As `translated`. What the coordinator has no room for now, or still takes from before, may come again later."""
+    try:
+        async with translated(PEER):
+            yield
+    except ResourceExhausted as err:
+        raise Unavailable("the coordinator has no room for this update now", code=err.code) from err
 
 
 class Connections:

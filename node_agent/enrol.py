@@ -25,7 +25,7 @@ from treaty.keys import (
     write_new,
 )
 from treaty.names import AgentId, Digest, PartyCode
-from treaty.wire.certificates import new_ca
+from treaty.wire.certificates import BACKDATED, new_ca
 
 ROOT = "root"
 AGENT_DAYS = 365
@@ -75,7 +75,7 @@ def delegate_agent(
     home: Home, root: SigningKey, nation: PartyCode, agent: str, key: VerificationKey, *, now: datetime, days: int
 ) -> Path:
     """Hand receipts, tallies and policy-answered consents to an agent's key."""
-    delegation = Delegation(nation, key, AGENT_POWERS, agent, _second(now), _end(now, days))
+    delegation = Delegation(nation, key, AGENT_POWERS, agent, _begin(now), _end(now, days))
     return _keep(home, delegation, root)
 
 
@@ -90,7 +90,7 @@ def delegate_person(
             "a person's powers are " + ", ".join(sorted(PERSON_POWERS)), remedy="pass --powers consent,overlay"
         )
     key = read_verification_key(public_key)
-    delegation = Delegation(names.nation_code(settings.nation), key, wanted, None, _second(now), _end(now, days))
+    delegation = Delegation(names.nation_code(settings.nation), key, wanted, None, _begin(now), _end(now, days))
     return _keep(home, delegation, root)
 
 
@@ -115,6 +115,11 @@ def _power(text: str) -> Power:
 
 def _second(now: datetime) -> datetime:
     return now.replace(microsecond=0)
+
+
+def _begin(now: datetime) -> datetime:
+    """Back as far as certificates, so that a clock somewhat behind this one counts a fresh delegation."""
+    return _second(now) - BACKDATED
 
 
 def _end(now: datetime, days: int) -> datetime:

@@ -1,6 +1,7 @@
 """How an agent comes to believe a charter and a coordinator: `join`, step by step, each refusal with its cause.
 
 1. take the certificate that Reach shows, unverified, and fetch the charter over it: public bytes, believed for nothing;
+   where this machine's clock lies outside the certificate's validity, no TLS library would go on: say so first;
 2. hold the charter against the digest that the admin pinned, and follow its later versions;
 3. the certificate from step 1 must be issued by the coordinator's CA in that charter; another one means that somebody
    sits in between (TLS inspection);
@@ -28,7 +29,8 @@ from node_agent.logwatch import LogWatch
 from node_agent.ports import Clock
 from node_agent.settings import read_settings
 from treaty.charter import Charter
-from treaty.errors import FoedusError, PermissionRefused, TrustError, Unavailable
+from treaty.errors import FoedusError, PermissionRefused, PreconditionFailed, TrustError, Unavailable
+from treaty.fields import timestamp_text
 from treaty.version import version
 from treaty.wire.certificates import load_certificate
 
@@ -37,6 +39,7 @@ async def learn(home: Home, membership: Membership, customs: Customs, clock: Clo
     """Steps 1 to 5. Raises: TrustError and what is below it; Unavailable: Reach does not answer."""
     settings = read_settings(home.settings)
     shown = await shown_certificate(membership.reach)  # 1
+    check_time(shown, clock.now())
     async with reach_line(membership.reach, shown, customs) as line:
         envelopes = await reach.fetch_charter(line)
     versions = charters.believe(envelopes, membership.pinned, clock.now())  # 2
@@ -59,6 +62,19 @@ def check_issuer(shown_pem: str, charter: Charter) -> None:
             code="TLS_INSPECTION",
             remedy="exempt the coordinator's address from TLS inspection",
         ) from err
+
+
+def check_time(shown_pem: str, now: datetime) -> None:
+    """Raises: PreconditionFailed with code CLOCK_OFF: for this machine's clock the certificate is not valid now."""
+    shown = load_certificate(shown_pem.encode("ascii", "replace"))
+    since, until = shown.not_valid_before_utc, shown.not_valid_after_utc
+    if not since <= now < until:
+        raise PreconditionFailed(
+            f"this machine's clock shows {timestamp_text(now.replace(microsecond=0))}, and the coordinator's "
+            f"certificate is valid from {timestamp_text(since)} to {timestamp_text(until)}",
+            code="CLOCK_OFF",
+            remedy="set both clocks by NTP",
+        )
 
 
 async def try_connection(base: Foundation) -> FoedusError | None:

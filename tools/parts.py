@@ -1,10 +1,10 @@
-"""Find the real programs that the tests run against, or build them: OPA, buf, PostgreSQL.
+"""Find the real parts that the tests run against, or build them: OPA, buf, PostgreSQL, libfaketime.
 
-    python tools/parts.py [opa] [buf] [postgres] [--install]
+    python tools/parts.py [opa] [buf] [postgres] [faketime] [--install]
 
-Looked for in this order: the variable named below, PATH (for PostgreSQL also Debian's folder), `.parts/bin`. OPA and
-buf are then built by Go from their own modules (tools/parts/*/go.mod, versions and digests pinned in go.sum);
-PostgreSQL is a package of the system, installed with `--install` where apt-get and the right to use it are there.
+Looked for in this order: the variable named below, PATH, `.parts/bin`, Debian's folders. OPA and buf are then built by
+Go from their own modules (tools/parts/*/go.mod, versions and digests pinned in go.sum); PostgreSQL and libfaketime are
+packages of the system, installed with `--install` where apt-get and the right to use it are there.
 Prints what was found, and for what is missing how to get it. Exit code 1 if anything is missing.
 """
 
@@ -20,17 +20,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".parts" / "bin"
-DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+DEBIAN = Path("/usr/lib")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`program` is what is looked for, `variable` overrides the search, `package` is the Go package that builds it."""
+    """`program` is what is looked for, `variable` overrides the search, `package` is the Go package that builds it.
+
+    `debian` is the package of the system that brings it instead, and `places` are where that puts it, below /usr/lib.
+    """
 
     program: str
     variable: str
     package: str | None
     how: str
+    debian: str = ""
+    places: str = ""
 
 
 PARTS = {
@@ -51,6 +56,16 @@ PARTS = {
         "FOEDUS_POSTGRES",
         None,
         "run 'python tools/parts.py postgres --install' as root, or set FOEDUS_POSTGRES to the folder with initdb",
+        debian="postgresql",
+        places="postgresql/*/bin/initdb",
+    ),
+    "faketime": Part(
+        "libfaketimeMT.so.1",
+        "FOEDUS_FAKETIME",
+        None,
+        "run 'python tools/parts.py faketime --install' as root, or set FOEDUS_FAKETIME to libfaketimeMT.so.1",
+        debian="libfaketime",
+        places="*/faketime/libfaketimeMT.so.1",
     ),
 }
 
@@ -67,8 +82,8 @@ def find(name: str) -> Path | None:
     if on_path:
         return Path(on_path).resolve()
     candidates = [BIN / part.program]
-    if name == "postgres":
-        candidates += sorted(DEBIAN_POSTGRES.glob("*/bin/initdb"), key=_major, reverse=True)
+    if part.places:
+        candidates += sorted(DEBIAN.glob(part.places), key=_major, reverse=True)
     return next((path for path in candidates if path.exists()), None)
 
 
@@ -91,10 +106,10 @@ def build(name: str) -> None:
         unfinished.rename(target)  # two builds at once leave one whole program
 
 
-def install_postgres() -> None:
-    """Install PostgreSQL by apt-get, where that is possible."""
+def install(name: str) -> None:
+    """Install a part that is a package of the system by apt-get, where that is possible."""
     if shutil.which("apt-get") and os.geteuid() == 0:
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"], check=False)
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", PARTS[name].debian], check=False)
 
 
 def _major(path: Path) -> int:
@@ -104,16 +119,16 @@ def _major(path: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="opa, buf or postgres; all without one")
-    parser.add_argument("--install", action="store_true", help="install PostgreSQL with apt-get (as root)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all without one")
+    parser.add_argument("--install", action="store_true", help="install packages of the system with apt-get (as root)")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.parts) - set(PARTS))
     if unknown:
         parser.error(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
     missing = False
     for name in arguments.parts or PARTS:
-        if find(name) is None and name == "postgres" and arguments.install:
-            install_postgres()
+        if find(name) is None and PARTS[name].debian and arguments.install:
+            install(name)
         elif find(name) is None:
             build(name)
         path = find(name)

@@ -21,8 +21,8 @@ from treaty.names import Digest, KeyId, PartyCode
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
 
-CLOCK_SKEW = timedelta(minutes=5)
-"""How far the clock of whoever signed may be ahead of ours."""
+CLOCK_SKEW = timedelta(hours=2)
+"""How far the clock of whoever signed may be ahead of ours: as far as certificates are dated back."""
 
 
 class Answer(StrEnum):

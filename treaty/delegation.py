@@ -72,7 +72,12 @@ def verify_delegation(charter: Charter, envelope: bytes, now: datetime) -> Deleg
     nation = charter.nation(names.nation_code(str(claimed.predicate.get("nation"))))
     verified = nation.root.verify(envelope, StatementKind.DELEGATION)
     delegation = _parse(verified.statement)
-    if not delegation.issued_at <= now < delegation.expires_at:
+    if now < delegation.issued_at:
+        raise Expired(
+            f"the delegation of key {delegation.key.key_id} begins at {timestamp_text(delegation.issued_at)}",
+            remedy="set both clocks by NTP",
+        )
+    if now >= delegation.expires_at:
         raise Expired(
             f"the delegation of key {delegation.key.key_id} ended at {timestamp_text(delegation.expires_at)}",
             remedy="delegate again with 'foedus-agent delegate'",

@@ -27,6 +27,9 @@ def parse_resources(data: bytes, name: str) -> list[AnyResource]:
     import yaml
 
     try:
+        # Before anything is built: a kilobyte of anchors that repeat each other is gigabytes when written out.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
+            raise InvalidInput(f"{name} repeats a part by its anchor", remedy="write it out")
         documents = [document for document in yaml.safe_load_all(data) if document is not None]
         # JSON once more, by our rules: YAML has floats, dates and anchors that a resource has not.
         texts = [json.dumps(document, allow_nan=False).encode() for document in documents]

@@ -131,14 +131,14 @@ class Programs:
             raise DemoFailed(self._failure(done))
         return done
 
-    def start(self, name: str, program: str, *words: object) -> Daemon:
+    def start(self, name: str, program: str, *words: object, env: Mapping[str, str] | None = None) -> Daemon:
         """Start a long-running program in a process group of its own."""
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [str(BIN / program), *map(str, words)],
-                env=self._environment(None),
+                env=self._environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ import io
 import json
 import socket
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -190,9 +190,11 @@ def joined_world(root: Path, codes: tuple[str, ...]) -> TreatyWorld:
     return world
 
 
-def ready_world(root: Path) -> TreatyWorld:
+def ready_world(
+    root: Path, codes: tuple[str, ...] = tuple(AGENTS), clocks: Mapping[str, Mapping[str, str]] | None = None
+) -> TreatyWorld:
     """Everything up to where runs can start. Closed again where something on the way fails."""
-    world = new_world(root)
+    world = new_world(root, codes, clocks)
     try:
         sign_and_serve(world)
         join(world)

@@ -1,7 +1,8 @@
 """A nation's line to the coordinator that a test can cut, stall and mend: loopback TCP, bytes passed on unread.
 
 A cut line drops what is connected and every new connection at once, as a firewall that resets does. A stalled one lets
-a number of bytes through and then nothing, in either direction, as a route that swallows packets does. Ports stay.
+a number of bytes through and then nothing, in either direction, as a route that swallows packets does. One that holds
+answers carries all that the agent says, and from some point of a connection on nothing back. Ports stay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Line:
         self._changed = threading.Condition()
         self._is_cut = False
         self._allowance: int | None = None
+        self._answered_bytes: int | None = None
+        self._said: dict[socket.socket, int] = {}
         self.passed = 0
         """Bytes so far, both directions together."""
         for listener, target in zip(self._listeners, targets, strict=True):
@@ -51,9 +54,16 @@ class Line:
         with self._changed:
             self._allowance = count
 
-    def mend(self) -> None:
+    def hold_answers_after(self, count: int) -> None:
+        """On each connection opened from now on: once the agent has said `count` bytes, nothing comes back to it."""
         with self._changed:
-            self._is_cut, self._allowance = False, None
+            self._answered_bytes = count
+
+    def mend(self) -> None:
+        """Let everything through again. What was held back of a connection that still lives comes now."""
+        with self._changed:
+            self._is_cut, self._allowance, self._answered_bytes = False, None, None
+            self._said.clear()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -84,6 +94,8 @@ class Line:
             is_cut = self._is_cut
             if not is_cut:
                 self._live |= ends
+                if self._answered_bytes is not None:
+                    self._said[agent] = 0
         if not is_cut:
             back = threading.Thread(target=self._pump, args=(coordinator, agent), daemon=True)
             back.start()
@@ -91,6 +103,7 @@ class Line:
             back.join()
         with self._changed:
             self._live -= ends
+            self._said.pop(agent, None)
         for end in ends:
             _shut(end)
 
@@ -98,19 +111,29 @@ class Line:
         """Carry one direction until its end, then close that half only."""
         try:
             while data := source.recv(BUFFER_BYTES):
-                self._await_leave(len(data))
+                self._await_leave(len(data), source, sink)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             _shut(source)
             _shut(sink)
 
-    def _await_leave(self, count: int) -> None:
+    def _await_leave(self, count: int, source: socket.socket, sink: socket.socket) -> None:
+        """Wait until bytes from `source` may go on to `sink`. Raises ConnectionAbortedError: the line was cut."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_cut or self._allowance is None or self._allowance > 0)
+            if source in self._said:  # counted before the coordinator sees it: no answer to it can be quicker
+                self._said[source] += count
+            self._changed.wait_for(lambda: source not in self._live or self._may_pass(sink))
+            if source not in self._live:
+                raise ConnectionAbortedError
             if self._allowance is not None:
                 self._allowance -= count
             self.passed += count
+
+    def _may_pass(self, sink: socket.socket) -> bool:
+        is_stalled = self._allowance is not None and self._allowance <= 0
+        is_answer_held = self._answered_bytes is not None and self._said.get(sink, 0) >= self._answered_bytes
+        return not (is_stalled or is_answer_held)
 
 
 def _shut(opened: socket.socket) -> None:

@@ -27,6 +27,38 @@ def test_a_coordinator_killed_in_a_round_resumes_it_with_what_was_sent(treaty: T
         assert crossed == [("update", 1), ("update", 2), ("evaluation", 3)]
 
 
+def test_a_coordinator_killed_between_journal_and_answer_counts_what_comes_again_once(
+    treaty: TreatyWorld, reference: bytes
+) -> None:
+    treaty.start_run("answer-lost")
+    slow, quick = treaty.trainer("DE"), treaty.trainer("FR")  # DE keeps the round open
+    hold(slow)
+    hold(quick)
+    try:
+        # What an undisturbed update came to: more than a handshake, and less than an update with its handshake.
+        treaty.lines["FR"].hold_answers_after(_said_at_least(treaty))
+        release(quick)
+        eventually("FR's update is recorded and counted", lambda: len(_accepted(treaty, "answer-lost")) == 1)
+        treaty.kill("coordinator")
+        [receipt] = treaty.receipts("FR", "answer-lost")
+        assert receipt["log_index"] is None  # no answer came
+        first = treaty.spooled("answer-lost", 1, "FR").read_bytes()
+        treaty.lines["FR"].cut()
+        treaty.lines["FR"].mend()
+        treaty.start_coordinator()
+        eventually("FR's update came again", lambda: len(_accepted(treaty, "answer-lost")) == 2)
+        assert treaty.spooled("answer-lost", 1, "FR").read_bytes() == first
+    finally:
+        treaty.lines["FR"].mend()
+        release(quick)
+        release(slow)
+    assert treaty.run_ended("answer-lost")["reason"] == "AllRoundsDone"
+    assert treaty.arrays("answer-lost", 2) == reference
+    of_round_1 = [each for each in treaty.receipts("FR", "answer-lost") if each["round"] == 1]
+    assert [each["envelope"] for each in of_round_1] == [receipt["envelope"]]
+    assert isinstance(of_round_1[0]["log_index"], int)
+
+
 def test_an_agent_killed_while_it_trains_comes_back_and_trains_the_same(treaty: TreatyWorld, reference: bytes) -> None:
     treaty.start_run("trainer-killed")
     trainer = treaty.trainer("FR")
@@ -60,6 +92,18 @@ def test_an_agent_killed_between_receipt_and_send_sends_the_same_bytes_under_tha
     of_round_1 = [each for each in treaty.receipts("FR", "sender-killed") if each["round"] == 1]
     assert [each["envelope"] for each in of_round_1] == [written[0]["envelope"]]
     assert isinstance(of_round_1[0]["log_index"], int)
+
+
+def _said_at_least(treaty: TreatyWorld) -> int:
+    """Bytes that FR's agent says in any case when it sends an update of these tests' recipe."""
+    [receipt, *_] = treaty.receipts("FR", "reference")
+    return treaty.spooled("reference", 1, "FR").stat().st_size + len(receipt["envelope"])
+
+
+def _accepted(treaty: TreatyWorld, run: str) -> list[dict[str, object]]:
+    """What the coordinator said in its log of FR's updates for round 1, once they were counted."""
+    wanted = {"event": "update accepted", "agent": treaty.agent_id("FR"), "run": run, "round": 1}
+    return [each for each in treaty.log_of("coordinator") if wanted.items() <= each.items()]
 
 
 def _read(treaty: TreatyWorld, run: str) -> bytes:

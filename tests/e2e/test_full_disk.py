@@ -5,11 +5,15 @@ The kernel's limit on a file's size stands for the full disk: it refuses the sam
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.builders.tiny_llama import build_tiny_llama
 from tests.e2e.ceremonies import begin_rollout, manifest_digest, padded, publish, sign_version
-from tests.e2e.processes import full_disk
+from tests.e2e.processes import eventually, full_disk, hold, release
 from tests.e2e.treaty_world import LABEL, LEARNERS, MODEL, TreatyWorld
 from treaty.exit_codes import ExitCode
 
@@ -30,6 +34,41 @@ def test_a_coordinator_without_room_refuses_the_chunks_and_takes_them_later(trea
     treaty.foedus(*words, role="publisher")
     sign_version(treaty, version)
     treaty.foedus("model", "verify", f"{MODEL}@{version}")
+
+
+def test_a_coordinator_without_room_for_its_record_counts_nothing_until_there_is(
+    treaty: TreatyWorld, reference: bytes
+) -> None:
+    treaty.start_run("no-record")
+    slow, quick = treaty.trainer("DE"), treaty.trainer("FR")  # DE keeps the round open
+    hold(slow)
+    hold(quick)
+    try:
+        segment = max((treaty.coordinator_home / "record" / "segments").glob("*.segment"))
+        rotate(treaty.programs.logs / "coordinator.log")  # what it says must find room where its record finds none
+        with full_disk(treaty.pid("coordinator"), segment.stat().st_size):
+            release(quick)
+            eventually("FR's update is refused", lambda: refused_for_room(treaty))
+            assert treaty.receipts("FR", "no-record")[0]["log_index"] is None
+        eventually("it came again", lambda: treaty.receipts("FR", "no-record")[0]["log_index"] is not None)
+    finally:
+        release(quick)
+        release(slow)
+    assert treaty.run_ended("no-record")["reason"] == "AllRoundsDone"
+    assert treaty.arrays("no-record", 2) == reference
+    of_round_1 = [each for each in treaty.receipts("FR", "no-record") if each["round"] == 1]
+    assert len(of_round_1) == 1
+
+
+def rotate(log: Path) -> None:
+    """Begin a log anew under its writer, as `copytruncate` does."""
+    shutil.copy(log, log.with_suffix(".log.1"))
+    os.truncate(log, 0)
+
+
+def refused_for_room(treaty: TreatyWorld) -> bool:
+    said = {"event": "call refused", "method": "Updates/Send", "code": "RESOURCE_EXHAUSTED"}
+    return any(said.items() <= each.items() for each in treaty.log_of("coordinator"))
 
 
 def test_an_agent_without_room_says_so_keeps_serving_and_takes_the_version_later(treaty: TreatyWorld) -> None:

@@ -64,6 +64,8 @@ class TreatyWorld:
     codes: tuple[str, ...] = tuple(AGENTS)
     lines: dict[str, Line] = field(default_factory=dict)
     charter_digest: str = ""
+    clocks: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """What makes a nation's programs see another time than this machine's (`faketime.environment`)."""
     versions: int = 1
     _stub: Any = None
 
@@ -107,10 +109,10 @@ class TreatyWorld:
         return self.programs.run("foedus-coordinator", verb, "--home", self.coordinator_home, *rest)
 
     def agent(self, code: str, *words: object) -> Done:
-        return self.programs.run("foedus-agent", "--home", self.home(code), *words)
+        return self.programs.run("foedus-agent", "--home", self.home(code), *words, env=self.clocks.get(code))
 
     def agent_attempt(self, code: str, *words: object) -> Done:
-        return self.programs.attempt("foedus-agent", "--home", self.home(code), *words)
+        return self.programs.attempt("foedus-agent", "--home", self.home(code), *words, env=self.clocks.get(code))
 
     def status(self, code: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.agent(code, "status", "-o", "json").out)
@@ -223,7 +225,8 @@ class TreatyWorld:
         assert endpoints.exists(), daemon.log.read_text()[-3000:]
 
     def start_agent(self, code: str, *, is_awaited: bool = True) -> None:
-        self.programs.start(f"agent-{code}", "foedus-agent", "--home", self.home(code), "run")
+        words = ("--home", self.home(code), "run")
+        self.programs.start(f"agent-{code}", "foedus-agent", *words, env=self.clocks.get(code))
         if is_awaited:
             self.await_connected(code)
 
@@ -267,6 +270,8 @@ class TreatyWorld:
         }
 
 
-def new_world(root: Path, codes: tuple[str, ...] = tuple(AGENTS)) -> TreatyWorld:
+def new_world(
+    root: Path, codes: tuple[str, ...] = tuple(AGENTS), clocks: Mapping[str, Mapping[str, str]] | None = None
+) -> TreatyWorld:
     config = {"FOEDUS_CONFIG": str(root / "config.yaml")}
-    return TreatyWorld(root, Programs(config, root / "logs"), codes)
+    return TreatyWorld(root, Programs(config, root / "logs"), codes, clocks=dict(clocks or {}))

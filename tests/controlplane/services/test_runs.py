@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,22 +14,15 @@ from controlplane.domain.directives import EndRun
 from controlplane.federation.aggregate import recompute
 from controlplane.federation.worker import read_arrays
 from controlplane.services.run_reconciler import ATTEMPTS, DEFAULT_RETENTION
-from tests.controlplane.services.run_world import DE, FR, World, restart, run_world, stream
+from tests.controlplane.services.run_world import DE, FR, World, keys, restart, stream
 from treaty import statement
 from treaty.errors import BadSignature, FoedusError, InvalidInput, PolicyDenied, PreconditionFailed, TrustError
 from treaty.keys import new_signing_key
 from treaty.names import digest_of
-from treaty.plan import RunPlan
 from treaty.resources.meta import find_condition, is_true, new_resource
 from treaty.resources.runs import FEDERATED_RUN
 from treaty.statement import StatementKind
 from treaty.strict_json import parse_object
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with run_world(tmp_path) as made:
-        yield made
 
 
 async def test_a_run_goes_from_plan_to_result(world: World) -> None:
@@ -49,7 +41,7 @@ async def test_a_run_goes_from_plan_to_result(world: World) -> None:
     status = await world.status()
     assert is_true(status.conditions, "Succeeded")
     assert [done.round for done in status.rounds_done] == [1, 2, 3]
-    updates = [UpdateSpool(world.home / "spool").path(key) for key in _keys(plan, 2)]
+    updates = [UpdateSpool(world.home / "spool").path(key) for key in keys(plan, 2)]
     assert status.rounds_done[1].aggregate_digest == recompute(updates)
     assert status.result_arrays_digest == status.rounds_done[1].arrays_digest
     files = [path async for path, _ in world.runs.result("run-1")]
@@ -58,10 +50,6 @@ async def test_a_run_goes_from_plan_to_result(world: World) -> None:
     assert kinds.count(StatementKind.RECEIPT) == 6
     assert kinds.count(StatementKind.ROUND) == 3
     assert {type(action) for _, action in world.fleet.sent[-2:]} == {EndRun}
-
-
-def _keys(plan: RunPlan, number: int) -> list[UpdateKey]:
-    return [UpdateKey(plan.run, number, nation) for nation in plan.cohort]
 
 
 async def test_a_coordinator_that_comes_back_ends_with_the_same_arrays(world: World, tmp_path: Path) -> None:
@@ -208,7 +196,7 @@ async def test_what_lies_uncounted_in_the_spool_is_never_counted_as_something_el
     counted = await world.store.rounds.contributions("run-1", 1)
     assert {c.update_digest for c in counted if c.nation == FR} == {received.digest}
     done = (await world.status()).rounds_done
-    assert done[0].aggregate_digest == recompute([spool.path(key) for key in _keys(plan, 1)])
+    assert done[0].aggregate_digest == recompute([spool.path(key) for key in keys(plan, 1)])
 
 
 async def test_a_cancelled_run_takes_no_update_any_more(world: World) -> None:
@@ -284,7 +272,7 @@ async def test_a_round_that_fails_again_and_again_fails_its_run_with_the_reason(
     await world.reconciler.reconcile()
     await world.send(FR, 1)
     await world.send(DE, 11)
-    UpdateSpool(world.home / "spool").path(_keys(plan, 1)[0]).write_bytes(b"damaged")
+    UpdateSpool(world.home / "spool").path(keys(plan, 1)[0]).write_bytes(b"damaged")
     for _ in range(ATTEMPTS + 1):
         await world.reconciler.reconcile()
     found = find_condition((await world.status()).conditions, "Succeeded")

@@ -64,6 +64,8 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
         self.hold_updates.set()
         self.on_opening: Callable[[], None] = lambda: None
         self.wrong_nonce = False
+        self.is_full = False
+        """Whether it has no room for an update."""
 
     async def stream(self) -> Stream:
         async with asyncio.timeout(10):
@@ -116,6 +118,8 @@ class Coordinator(session_pb2_grpc.SessionServicer, transfer_pb2_grpc.UpdatesSer
             if frame.WhichOneof("body") == "opening":
                 self.on_opening()
                 await self.hold_updates.wait()
+        if self.is_full:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
         header = self.frames[0].opening.header
         return transfer_pb2.UpdateAccepted(
             update_digest=self.confirms or digest_of(header),

@@ -173,6 +173,17 @@ async def test_the_same_bytes_to_another_party_or_on_another_ask_have_a_receipt_
     assert sent == [each.envelope for each in written]
 
 
+async def test_an_update_that_finds_no_room_waits_here_and_comes_again_under_its_receipt(setting: Setting) -> None:
+    setting.hub.is_full = True
+    with pytest.raises(Unavailable, match="the coordinator has no room for this update now") as refused:
+        await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    assert refused.value.code == "RESOURCE_EXHAUSTED"
+    setting.hub.is_full = False
+    await setting.border.send_update(OPENING, RECEIPT, PERMIT, CHUNKS)
+    (written,) = setting.base.journal.crossings.receipts()
+    assert written.log_index == 3
+
+
 async def test_once_the_log_contradicted_itself_no_update_leaves(setting: Setting) -> None:
     setting.border.halt("LOG_INCONSISTENT")
     with pytest.raises(PolicyDenied) as refused:

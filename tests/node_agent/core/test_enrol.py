@@ -67,7 +67,8 @@ def test_a_person_is_delegated_by_the_root_and_only_what_persons_may_hold(
     common = ["--home", str(joined.home.root), "--root-dir", str(joined.root_dir), "--public-key", str(public)]
     assert run(["delegate", "person", *common, "--powers", "consent,overlay"]) == 0
     envelopes = [path.read_bytes() for path in joined.home.delegations.glob("*.json")]
-    found = [verify_delegation(joined.charter, envelope, datetime.now(UTC)) for envelope in envelopes]
+    an_hour_behind = datetime.now(UTC) - timedelta(hours=1)
+    found = [verify_delegation(joined.charter, envelope, an_hour_behind) for envelope in envelopes]
     (person,) = [delegation for delegation in found if delegation.agent is None]
     assert (person.key.key_id, person.powers) == (key.key_id, frozenset({Power.CONSENT, Power.OVERLAY}))
     capsys.readouterr()

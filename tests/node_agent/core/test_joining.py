@@ -19,7 +19,7 @@ from node_agent.connections import reach_line
 from node_agent.customs import Customs
 from node_agent.journal import SqliteJournal
 from tests.node_agent.core.nation import FR, Joined, nation
-from treaty.errors import InvalidInput, RollbackRefused, TrustError, Unavailable
+from treaty.errors import InvalidInput, PreconditionFailed, RollbackRefused, TrustError, Unavailable
 from treaty.keys import new_signing_key
 from treaty.names import Digest, PartyCode, agent_id, digest_of
 from treaty.wire import credentials
@@ -42,8 +42,9 @@ class Reach(reach_pb2_grpc.ReachServicer):
 
 
 @asynccontextmanager
-async def reachable(ca: Issued, envelopes: Sequence[bytes]) -> AsyncIterator[str]:
-    issued = issue_server(ca, ["localhost"], datetime.now(UTC))
+async def reachable(ca: Issued, envelopes: Sequence[bytes], *, at: datetime | None = None) -> AsyncIterator[str]:
+    """`at`: what time it is for the server; now unless it is said."""
+    issued = issue_server(ca, ["localhost"], at or datetime.now(UTC))
     identity = credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), ())
     server = grpc.aio.server()
     reach_pb2_grpc.add_ReachServicer_to_server(Reach(envelopes), server)  # type: ignore[no-untyped-call,unused-ignore]
@@ -96,6 +97,16 @@ async def test_a_server_that_is_not_of_the_charter_s_coordinator_is_tls_inspecti
         with pytest.raises(TrustError, match="something between here and there opens TLS") as refused:
             await learn(joined, address, joined.charter.digest)
     assert refused.value.code == "TLS_INSPECTION"
+    assert nothing_was_kept(joined)
+
+
+@pytest.mark.parametrize("days", [3, -3])
+async def test_a_machine_whose_clock_is_days_off_is_told_so_before_anything_else(joined: Joined, days: int) -> None:
+    there = datetime.now(UTC) + timedelta(days=days)
+    async with reachable(joined.world.coordinator_ca, [joined.envelope], at=there) as address:
+        with pytest.raises(PreconditionFailed, match=r"this machine's clock shows .*, and the") as refused:
+            await learn(joined, address, joined.charter.digest)
+    assert (refused.value.code, refused.value.remedy) == ("CLOCK_OFF", "set both clocks by NTP")
     assert nothing_was_kept(joined)
 
 
