@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +50,9 @@ def joined(tmp_path: Path) -> Joined:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> SqliteJournal:
-    return SqliteJournal(tmp_path / "journal.db", ManualClock())
+def journal(tmp_path: Path) -> Iterator[SqliteJournal]:
+    with closing(SqliteJournal(tmp_path / "journal.db", ManualClock())) as opened:
+        yield opened
 
 
 async def _waits(setting: Setting) -> session_pb2.AgentMessage:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,10 +72,10 @@ async def test_policies_are_asked_before_every_connect_and_their_no_keeps_the_ag
         assert asked.cert.root == ca_digest(joined.charter.nations[FR].ca_pem)
         workers.enrol_error = PolicyDenied("not from here (AGT-005)", codes=["AGT-005"], remedy="name the range")
         stream.lost.set()
-        journal = _journal(joined)
-        async with asyncio.timeout(5):
-            while _trouble(journal) != ("POLICY_DENIED", "not from here (AGT-005)", "name the range"):
-                await journal.changed(journal.generation)
+        with _journal(joined) as journal:
+            async with asyncio.timeout(5):
+                while _trouble(journal) != ("POLICY_DENIED", "not from here (AGT-005)", "name the range"):
+                    await journal.changed(journal.generation)
         assert len(workers.enrolled) > 1
         assert hub.streams.empty()
         workers.enrol_error = None
@@ -91,7 +91,8 @@ async def test_a_directive_is_journaled_acknowledged_and_worked_on(joined: Joine
         acknowledgement = await stream.next("acknowledgement")
         assert parse_number(acknowledgement.number) == number(3)
         assert not acknowledgement.HasField("refusal")
-        assert _journal(joined).ledger.highest() == number(3)
+        with _journal(joined) as journal:
+            assert journal.ledger.highest() == number(3)
         await workers.until(workers.begun, "Deploy 1.3")
         workers.release.set()
         await workers.until(workers.done, "Deploy 1.3")
@@ -113,7 +114,8 @@ async def test_a_directive_that_cannot_be_read_is_refused_by_code(
         await stream.say(directive=message)
         refused = await stream.next("acknowledgement")
         assert (refused.number.counter, refused.refusal.code) == (9, code)
-        assert _journal(joined).ledger.accepted() == []
+        with _journal(joined) as journal:
+            assert journal.ledger.accepted() == []
 
 
 async def test_what_is_not_admitted_is_refused_by_its_code_and_not_its_text(joined: Joined) -> None:
@@ -179,7 +181,8 @@ async def test_the_brake_ends_a_round_and_says_so_by_code(joined: Joined) -> Non
         stream = await hub.stream()
         await stream.say(directive=round_message(5))
         await workers.until(workers.begun, "Round 1.5")
-        _journal(joined).set_brake(is_on=True)
+        with _journal(joined) as journal:
+            journal.set_brake(is_on=True)
         await workers.until(workers.cancelled, "Round 1.5")
         result = await stream.next("round_result")
         assert (result.run, result.round, result.refusal.code, result.metrics) == ("run-1", 1, "BRAKE_ON", b"")
@@ -196,9 +199,11 @@ async def test_the_brake_ends_a_round_with_the_coordinator_unreachable(joined: J
         await context.__aenter__()
         await (await hub.stream()).say(directive=round_message(5))
         await workers.until(workers.begun, "Round 1.5")
-    _journal(joined).set_brake(is_on=True)
+    with _journal(joined) as journal:
+        journal.set_brake(is_on=True)
     await workers.until(workers.cancelled, "Round 1.5")
-    assert [waiting.subject for waiting in _journal(joined).outbox.waiting()] == ["round/run-1"]
+    with _journal(joined) as journal:
+        assert [waiting.subject for waiting in journal.outbox.waiting()] == ["round/run-1"]
     await context.__aexit__(None, None, None)
 
 
@@ -238,7 +243,8 @@ async def test_what_was_said_about_a_round_is_said_again_until_the_run_moved_on(
         workers.work_error = None
         await again.say(directive=end_message(6))
         await _answer(again, 6)
-        assert _journal(joined).outbox.waiting() == []
+        with _journal(joined) as journal:
+            assert journal.outbox.waiting() == []
 
 
 async def test_a_question_is_answered_and_a_failing_policy_is_silence(joined: Joined) -> None:
@@ -361,9 +367,11 @@ async def test_a_coordinator_that_says_it_is_behind_may_show_a_smaller_log(joine
             assert LogWatch(agent._base.journal, agent._base.nation).alarm == ""
 
 
-def _journal(joined: Joined) -> SqliteJournal:
+@contextmanager
+def _journal(joined: Joined) -> Iterator[SqliteJournal]:
     """As the CLI opens it, beside the running agent."""
-    return SqliteJournal(joined.home.journal, ManualClock())
+    with closing(SqliteJournal(joined.home.journal, ManualClock())) as journal:
+        yield journal
 
 
 def _trouble(journal: SqliteJournal) -> tuple[object, ...]:
