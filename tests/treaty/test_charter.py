@@ -105,6 +105,15 @@ def test_a_delegation_is_believed_from_the_nations_root_only() -> None:
         verify_delegation(CharterBuilder().charter(), world.person_delegation(FR, key), NOW)
 
 
+def test_a_delegation_that_has_not_begun_or_is_over_says_which() -> None:
+    world = CharterBuilder()
+    envelope = world.person_delegation(FR, new_signing_key())
+    delegation = verify_delegation(world.charter(), envelope, NOW)
+    for moment, said in ((delegation.issued_at - timedelta(seconds=1), "begins"), (delegation.expires_at, "ended")):
+        with pytest.raises(Expired, match=f"the delegation of key .* {said} at "):
+            verify_delegation(world.charter(), envelope, moment)
+
+
 def test_an_agents_key_cannot_be_given_a_persons_power() -> None:
     world = CharterBuilder()
     smuggled = world._delegate(FR, new_signing_key(), frozenset({Power.CONSENT, Power.RECEIPT}), "par-1")
