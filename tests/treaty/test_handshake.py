@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.builders.charters import DOMAIN, NOW, CharterBuilder
 from treaty.errors import FoedusError, IdentityRefused, Unavailable
@@ -124,6 +127,27 @@ def test_a_server_certificate_is_no_client_and_a_fresh_one_tolerates_a_late_cloc
         check_leaf(server.certificate, world.charter(), NOW)
     leaf = issue_client(world.cas[FR], agent_id(FR, DOMAIN, "par-1"), NOW)
     assert check_leaf(leaf.certificate, world.charter(), NOW - timedelta(minutes=90)).nation == FR
+
+
+def test_what_was_found_good_of_a_leaf_is_remembered_for_those_bytes_that_time_and_that_ca_alone() -> None:
+    world = CharterBuilder()
+    leaf = issue_client(world.cas[FR], agent_id(FR, DOMAIN, "par-1"), NOW).certificate
+    charter = world.charter()
+    assert check_leaf(leaf, charter, NOW) == check_leaf(leaf, charter, NOW)
+
+    der = bytearray(leaf.public_bytes(serialization.Encoding.DER))
+    der[-1] ^= 1  # in the signature
+    other_ca = replace(charter.nations[FR], ca_pem=new_ca("fr", DOMAIN, NOW).certificate_pem().decode())
+    elsewhere = replace(charter, nations=MappingProxyType({**charter.nations, FR: other_ca}))
+    for shown, by, at, code in (
+        (x509.load_der_x509_certificate(bytes(der)), charter, NOW, "FOREIGN_CA"),
+        (leaf, elsewhere, NOW, "FOREIGN_CA"),
+        (leaf, charter, NOW + timedelta(hours=9), "EXPIRED"),
+    ):
+        for _ in range(2):
+            with pytest.raises(IdentityRefused) as refused:
+                check_leaf(shown, by, at)
+            assert refused.value.code == code
 
 
 async def test_a_certificate_that_expires_speaks_no_more_even_where_tls_resumes_its_session() -> None:

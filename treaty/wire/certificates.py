@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -31,6 +33,9 @@ BACKDATED = timedelta(hours=2)
 DEFAULT_LEAF_LIFETIME = timedelta(hours=8)
 CA_LIFETIME = timedelta(days=3650)
 MAX_LEAF_BYTES = 8 * 1024
+REMEMBERED: Final = 1024
+"""Certificates of which is remembered what does not change: what their bytes say and who signed them. Validity in time,
+the charter's choice of CA and revocation are looked at anew at every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ def load_issued(key_pem: bytes, certificate_pem: bytes) -> Issued:
     return Issued(key, certificate)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def load_certificate(pem: bytes) -> x509.Certificate:
     """Read one PEM certificate. Raises: InvalidInput: anything else."""
     if len(pem) > MAX_LEAF_BYTES:
@@ -168,13 +174,7 @@ def check_leaf(leaf: x509.Certificate, charter: Charter, now: datetime) -> Spiff
     is_agent = identity.role is SpiffeRole.AGENT
     ca_pem = charter.nation(identity.nation).ca_pem if is_agent else charter.coordinator.ca_pem
     ca = load_certificate(ca_pem.encode("ascii"))
-    try:  # 2
-        leaf.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError) as err:
-        raise IdentityRefused(
-            f"the charter's CA for {identity} did not issue this certificate", code="FOREIGN_CA"
-        ) from err
-    _check_usage(leaf)  # 3
+    _check_issued(leaf, ca, identity)  # 2, 3
     if now < max(leaf.not_valid_before_utc, ca.not_valid_before_utc):
         raise IdentityRefused("the certificate is not valid yet", code="NOT_YET_VALID", remedy="check the clocks")
     if now >= min(leaf.not_valid_after_utc, ca.not_valid_after_utc):
@@ -182,6 +182,19 @@ def check_leaf(leaf: x509.Certificate, charter: Charter, now: datetime) -> Spiff
     return identity
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _check_issued(leaf: x509.Certificate, ca: x509.Certificate, identity: SpiffeId) -> None:
+    """Steps 2 and 3. What was found good of these very bytes is remembered; a refusal is not."""
+    try:
+        leaf.verify_directly_issued_by(ca)
+    except (InvalidSignature, ValueError, TypeError) as err:
+        raise IdentityRefused(
+            f"the charter's CA for {identity} did not issue this certificate", code="FOREIGN_CA"
+        ) from err
+    _check_usage(leaf)
+
+
+@lru_cache(maxsize=REMEMBERED)
 def _claimed_identity(leaf: x509.Certificate, domain: str) -> SpiffeId:
     try:
         alternative = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
