@@ -16,7 +16,9 @@ import typer
 
 from treaty.errors import FoedusError
 from treaty.exit_codes import ExitCode, error_lines, exit_code
+from treaty.extras import not_installed
 
+EXTRA: Final = "coordinator"
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 
@@ -28,6 +30,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str], *, name: str) -> int:
         ended = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
     except FoedusError as err:
         return _failed(err)
+    except ModuleNotFoundError as err:
+        return _failed(not_installed(err, EXTRA))
     except ExceptionGroup as group:
         # A program that serves runs in a task group; what is not ours in it is a bug and is shown whole.
         ours, other = group.split(FoedusError)

@@ -19,7 +19,9 @@ import typer
 from node_agent.cli.program import app
 from treaty.errors import FoedusError
 from treaty.exit_codes import ExitCode, error_lines, exit_code
+from treaty.extras import not_installed
 
+EXTRA: Final = "agent"
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 
@@ -36,6 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     except FoedusError as err:
         typer.echo(error_lines(err), err=True)
         return exit_code(err)
+    except ModuleNotFoundError as err:
+        refused = not_installed(err, EXTRA)
+        typer.echo(error_lines(refused), err=True)
+        return exit_code(refused)
     except click.ClickException as err:
         return _usage(err)
     except (click.Abort, KeyboardInterrupt):

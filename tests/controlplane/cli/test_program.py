@@ -6,14 +6,23 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from controlplane.cli.__main__ import program_name
 from controlplane.cli.program import COMMANDS
+from controlplane.home import Home, identity_of, initialise
 from tests.controlplane.cli.conftest import Foedus
+from treaty.exit_codes import ExitCode
 
+AGENT = "from node_agent.cli.__main__ import run; run_it = lambda: run(['status', '--home', HOME])"
+COORDINATOR = """
+from controlplane.__main__ import app
+from controlplane.cli.ending import run_app
+run_it = lambda: run_app(app, ['serve', '--home', HOME], name='foedus-coordinator')
+"""
 HEAVY = ("grpc", "cryptography", "rich", "google.protobuf", "sqlalchemy", "numpy", "yaml", "flwr")
 
 
@@ -56,6 +65,23 @@ def test_every_command_has_help_with_an_example(foedus: Foedus, name: str) -> No
     shown = foedus(name, "--help")
     assert shown.code == 0
     assert "..." not in shown.out.partition("\n")[2], "a verb's line in the help of its noun is cut off"
+
+
+@pytest.mark.parametrize(
+    ("start", "library", "extra"),
+    [
+        (AGENT, "numpy", "agent"),
+        (COORDINATOR, "sqlalchemy", "coordinator"),
+    ],
+)
+def test_a_library_that_this_installation_leaves_out_is_named_with_its_extra(
+    tmp_path: Path, start: str, library: str, extra: str
+) -> None:
+    initialise(Home(tmp_path), identity_of("EU", "BE", "treaty.example", ["localhost"]), datetime.now(UTC))
+    program = f"import sys\nHOME = {str(tmp_path)!r}\nsys.modules[{library!r}] = None\n{start}\nsys.exit(run_it())"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == ExitCode.PRECONDITION
+    assert ran.stderr == f"error: {library} is not installed here\n  pip install 'foedus[{extra}]'\n"
 
 
 @pytest.mark.parametrize("program", ["controlplane.cli", "controlplane", "node_agent.cli"])
