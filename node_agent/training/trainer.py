@@ -24,7 +24,7 @@ from node_agent.training.pairs import Languages, Pair, Split, read_pairs, split
 from treaty.adapter import AdapterShape
 from treaty.errors import FoedusError, InvalidInput, PreconditionFailed
 from treaty.fields import Fields
-from treaty.recipe import METRICS, LoraSft, Precision, parse_recipe
+from treaty.recipe import METRICS, Evaluation, LoraSft, Precision, parse_recipe
 from treaty.strict_json import JsonObject
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Trainer:
     recipe: LoraSft | None = None
     pairs: tuple[Pair, ...] = ()
     languages: Languages = field(default_factory=lambda: Languages("", ""))
+    encoded: dict[tuple[Evaluation, bool], list[Example]] = field(default_factory=dict)
+    """Of the pairs that were read last, by how they are asked and whether they are held out."""
 
     def answer(self, frame: Frame) -> Frame:
         """Carry out one frame. Raises FoedusError with a declared code."""
@@ -72,6 +74,7 @@ class Trainer:
         path = Path(given.text("file", 4096))
         self.languages = Languages(given.text("source_language", 64), given.text("target_language", 64))
         given.done()
+        self.encoded.clear()
         try:
             self.pairs = tuple(read_pairs(path))
         except (OSError, InvalidInput) as err:
@@ -86,9 +89,8 @@ class Trainer:
         given.done()
         parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
         lora_sft.write_arrays(model, frame.arrays)
-        before = lora_sft.evaluate(model, self._encoded(recipe, parts.heldout))
-        examples = self._encoded(recipe, parts.train)
-        trained = lora_sft.train(model, examples, recipe, place)
+        before = lora_sft.evaluate(model, self._encoded(recipe, parts, is_heldout=True))
+        trained = lora_sft.train(model, self._encoded(recipe, parts, is_heldout=False), recipe, place)
         metrics = _heldout(before, parts) | {
             "train_loss_micro": trained.mean_micro,
             "examples": recipe.examples,
@@ -102,7 +104,7 @@ class Trainer:
         recipe = parse_recipe(given.value("recipe"))
         given.done()
         parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
-        heldout = self._encoded(recipe, parts.heldout)
+        heldout = self._encoded(recipe, parts, is_heldout=True)
         if frame.arrays:
             lora_sft.write_arrays(model, frame.arrays)
             loss = lora_sft.evaluate(model, heldout)
@@ -126,12 +128,19 @@ class Trainer:
         self.recipe = recipe
         return self.model
 
-    def _encoded(self, recipe: LoraSft, pairs: tuple[Pair, ...]) -> list[Example]:
+    def _encoded(self, recipe: LoraSft, parts: Split, *, is_heldout: bool) -> list[Example]:
+        """One part of the pairs as tokens; kept, since every round asks for the same ones."""
         from node_agent.training import lora_sft
 
         if self.tokenizer is None:
             raise PreconditionFailed("no base is loaded", code="MODEL_UNUSABLE")
-        return [lora_sft.encode(self.tokenizer, recipe.evaluation, pair, self.languages) for pair in pairs]
+        asked = recipe.evaluation, is_heldout
+        if asked not in self.encoded:
+            pairs = parts.heldout if is_heldout else parts.train
+            self.encoded[asked] = [
+                lora_sft.encode(self.tokenizer, recipe.evaluation, pair, self.languages) for pair in pairs
+            ]
+        return self.encoded[asked]
 
 
 def _heldout(loss: Loss, parts: Split) -> dict[str, int]:
