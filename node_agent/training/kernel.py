@@ -14,12 +14,13 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Landlock has the same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
 MIN_LANDLOCK_ABI = 3
@@ -34,7 +35,7 @@ _ON_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
-_NOT_EQUAL, _MASKED_EQUAL = 1, 7
+_NOT_EQUAL, _EQUAL, _MASKED_EQUAL = 1, 4, 7
 _CLONE_THREAD = 0x00010000
 
 REFUSED_SYSCALLS = (
@@ -100,6 +101,15 @@ def check_single_threaded() -> None:
     _checked(_libc.unshare(_CLONE_THREAD), "more than one thread before the sandbox")
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, however that ends. The syscall filter keeps
+    it so.
+
+    A parent that has ended already is no case: then the pipe is closed, and nothing was received over it.
+    """
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+
+
 def forbid_new_privileges() -> None:
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
@@ -163,6 +173,7 @@ def filter_syscalls() -> None:
         _refuse(library, context, "clone3", errno.ENOSYS)
         _refuse(library, context, "clone", errno.EPERM, _Comparison(0, _MASKED_EQUAL, _CLONE_THREAD, 0))
         _refuse(library, context, "tgkill", errno.EPERM, _Comparison(0, _NOT_EQUAL, os.getpid(), 0))
+        _refuse(library, context, "prctl", errno.EPERM, _Comparison(0, _EQUAL, _PR_SET_PDEATHSIG, 0))
         _refuse(library, context, "prlimit64", errno.EPERM, _Comparison(0, _NOT_EQUAL, 0, 0))
         _negative_errno(library.seccomp_load(context), "seccomp_load")
     finally:

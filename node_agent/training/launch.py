@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from node_agent.training import probe, sandbox
+from node_agent.training import kernel, probe, sandbox
 from node_agent.training.frames import Frame, PipeEnd
 from treaty.errors import FoedusError
 from treaty.fields import Fields
@@ -33,6 +33,8 @@ INCOMING_FD, OUTGOING_FD = 0, 1
 
 
 def main() -> None:
+    if sys.platform == "linux":
+        kernel.die_with_parent()
     pipe = _take_pipes()
     order = pipe.receive()
     if order is None or order.type != "confine":

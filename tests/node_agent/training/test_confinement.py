@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +127,38 @@ async def test_a_cancelled_exchange_ends_the_child(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert not child.is_running
+
+
+def test_a_child_ends_with_the_one_that_started_it_even_where_it_was_stopped() -> None:
+    child = "from node_agent.training import kernel; kernel.die_with_parent(); print(flush=True); input()"
+    parent = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "input()\n"
+    )
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        pid = int(started.stdout.readline())
+        ended = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGSTOP)
+        started.kill()
+        ready, _, _ = select.select([ended], [], [], 10)
+        os.close(ended)
+    assert ready
+
+
+async def test_a_confined_child_cannot_outlive_its_agent_by_asking(tmp_path: Path) -> None:
+    program = """
+        import ctypes
+        pipe.receive()
+        pipe.send(Frame("told", {"errno": -ctypes.CDLL(None, use_errno=True).prctl(1, 0, 0, 0, 0)}))
+    """
+    child = await process.start(child_spec(tmp_path, program))
+    assert await ask(child) == {"errno": 1}
+    await child.stop()
 
 
 async def test_memory_beyond_the_limit_is_the_childs_loss(tmp_path: Path) -> None:
