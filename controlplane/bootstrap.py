@@ -284,7 +284,9 @@ async def _follow_trust(core: Core, services: Services) -> None:
             IS_HALTED.set(core.record.is_frozen)
             if services.parties.is_behind:
                 await services.parties.adopt()
-            await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
-            core.calls.judge(services.enrolment.check_admitted)
+            try:
+                await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
+            finally:
+                core.calls.judge(services.enrolment.check_admitted)
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)

@@ -19,7 +19,6 @@ from controlplane.record.restoring import Tell
 from treaty import statement
 from treaty.audit import Offered
 from treaty.charter import parse_charter
-from treaty.errors import NotFound
 from treaty.revocation import parse_revocation
 from treaty.statement import StatementKind
 
@@ -40,7 +39,8 @@ class Recovered:
 async def recover(home: Home, *, epoch: int, reason: str, export: Offered | None, tell: Tell) -> Recovered:
     """Make the record whole from `export`, if there is one, and take `epoch` (0: the next).
 
-    Raises: as `controlplane.core.opened` and `controlplane.record.restoring`: nothing changed.
+    Raises: as `controlplane.core.opened` and `controlplane.record.restoring`: nothing changed. What is refused after
+        that (a charter of another coordinator) leaves it halted, and the same command goes on from there.
     """
     async with opened(home) as core:
         before = await core.store.epochs.current()
@@ -67,15 +67,13 @@ async def _put_in_force(core: Core, envelope: bytes) -> str:
     said = statement.unverified(envelope)
     match said.kind:
         case StatementKind.CHARTER if parse_charter(said.predicate).version > core.trust.charter.version:
-            offered = parse_charter(said.predicate).coordinator
-            check_own(core.home, offered.ca_pem, offered.log)
-            await core.trust.publish(envelope)
+            recorded = parse_charter(said.predicate)
+            check_own(core.home, recorded.coordinator.ca_pem, recorded.coordinator.log)
+            await core.trust.publish(envelope, judged_at=recorded.issued_at)  # it may have expired since
             return f"charter {core.trust.charter.version}"
         case StatementKind.REVOCATION if (word := parse_revocation(said)).subject not in core.trust.revoked:
-            try:
-                await core.nations.revoke(word.subject, reason=word.reason, by=word.by)
-            except NotFound:
-                return ""  # the CA of an earlier charter: nobody can show a certificate of it
-            return word.subject
+            await core.nations.recall_revocation(envelope)
+            # Not so for the CA of an earlier charter: nobody can show a certificate of it.
+            return word.subject if word.subject in core.trust.revoked else ""
         case _:
             return ""

@@ -44,6 +44,7 @@ async def check(base: Foundation) -> AsyncIterator[Finding]:
         yield of("tls", err)
         return
     yield Finding("tls", is_good=True, text="the server is the charter's coordinator")
+    yield await _listens(base.membership.coordinator)
     try:
         check_time(shown, base.clock.now())
     except FoedusError as err:
@@ -70,7 +71,7 @@ async def _reach(base: Foundation) -> AsyncIterator[Finding]:
             yield Finding("same charter", is_good=False, text=text, remedy="a running agent follows it by itself")
         code = await reach.diagnose(line, base.nation.leaf().issued)
         if code == reach.ACCEPTED:
-            yield Finding("certificate", is_good=True, text="mutual TLS lets this agent in")
+            yield Finding("certificate", is_good=True, text="Reach says that mutual TLS lets this agent in")
         else:
             yield of("certificate", reach.refusal(code, base.nation.agent_id))
 
@@ -124,6 +125,19 @@ async def _resolves(address: str) -> Finding:
     except (OSError, TimeoutError):
         return Finding("name", is_good=False, text=f"{host} does not resolve", remedy="check DNS, or /etc/hosts")
     return Finding("name", is_good=True, text=f"{host} is {found[0][4][0]}")
+
+
+async def _listens(address: str) -> Finding:
+    """Whether anything accepts connections at the port that `run` dials; Reach answers at another one."""
+    host, port = host_of(address), int(address.rpartition(":")[2])
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        text = f"nothing answers at {address}"
+        return Finding("coordinator", is_good=False, text=text, remedy="check --coordinator of 'join', and firewalls")
+    writer.close()
+    return Finding("coordinator", is_good=True, text=f"{address} accepts connections")
 
 
 def _log(base: Foundation) -> Finding:

@@ -5,9 +5,11 @@ Rules:
    kept (`node_agent.owed`); a word without a salt, or about other bytes, is no answer;
 2. once a checkpoint that this agent believes covers the index, an inclusion proof (RFC 6962) is asked for and verified
    against that checkpoint; at most `MAX_ASKED` are on their way;
-3. a proof that leads elsewhere, a refusal, none after `PATIENCE` looks, or a log that grew past the word without
-   reaching the index is a contradiction, as a forked log is (`node_agent.logwatch`): the alarm, and no update leaves;
-4. a log that has not reached what it is said to hold after as many looks is no proof of anything: updates wait for it.
+3. a proof that leads elsewhere, a refusal, none at `PATIENCE` looks that found the question open since the look before,
+   or a log that grew past the word without reaching the index is a contradiction, as a forked log is
+   (`node_agent.logwatch`): the alarm, and no update leaves;
+4. what is not proved after as many looks for another reason (the log has not reached it, streams break before the
+   answer, more is owed than can be asked for) is no contradiction, but updates wait for it.
 
 While the coordinator is behind (restored from a backup) nothing is asked and nothing counts: updates wait anyway. Time
 without a stream does not count either.
@@ -36,7 +38,7 @@ MAX_ASKED: Final = 32
 LOOK_SECONDS: Final = 5.0
 """Between two looks: a heartbeat, which brings the checkpoint."""
 PATIENCE: Final = 24
-"""Two minutes of looks on a stream; an honest coordinator covers a statement within one second of recording it."""
+"""Two minutes of looks; an honest coordinator covers a statement within one second of recording it."""
 GROWTHS: Final = 4
 """Two checkpoints may have been signed before the word was given and be seen after it; a later one covers it."""
 MAX_SHOWN_BYTES: Final = 64 * 1024
@@ -53,6 +55,8 @@ class InclusionWatch:
         self._size_seen: int | None = None
         self._beyond: dict[Digest, int] = {}
         """Looks at a log that did not reach what is owed, by statement."""
+        self._silent: dict[Digest, int] = {}
+        """Looks at which a question of the same stream was still not answered, by statement, over all streams."""
         self.is_stalled = False
         """Rule 4."""
 
@@ -69,12 +73,14 @@ class InclusionWatch:
         size = known.size if known else 0
         has_grown, self._size_seen = self._size_seen is not None and size > self._size_seen, size
         if not owed:
-            self._beyond, self.is_stalled = {}, False
+            self._beyond, self._silent, self.is_stalled = {}, {}, False
             return []
         self._owed.waited(size, has_grown=has_grown)
         self._beyond = {each.digest: self._beyond.get(each.digest, 0) + 1 for each in owed if each.log_index >= size}
-        self.is_stalled = any(looks >= PATIENCE for looks in self._beyond.values())
-        self._give_up(each for each in owed if _is_overdue(each, size))
+        is_slow = any(each.waits >= PATIENCE for each in owed if each.log_index < size)
+        self.is_stalled = is_slow or any(looks >= PATIENCE for looks in self._beyond.values())
+        self._silent |= {digest: self._silent.get(digest, 0) + 1 for digest in self._asked}
+        self._give_up(each for each in owed if self._is_overdue(each, size))
         asks = [each for each in owed if each.log_index < size and each.digest not in self._asked]
         asks = asks[: MAX_ASKED - len(self._asked)]
         if known is not None:
@@ -90,7 +96,8 @@ class InclusionWatch:
         if owed is None or known is None or known.size != message.log_size:
             log.info("a proof that was not asked for was passed over")
             return
-        del self._asked[owed.digest]
+        self._asked.pop(owed.digest, None)
+        self._silent.pop(owed.digest, None)
         try:
             if message.HasField("refusal"):
                 raise TrustError("the coordinator refused to prove what it said it recorded", code=LOG_INCLUSION)
@@ -100,6 +107,11 @@ class InclusionWatch:
             return
         self._owed.settle(owed.digest)
 
+    def _is_overdue(self, owed: Owed, size: int) -> bool:
+        """Only a question that was left open from one look to the next counts: a line that breaks is no silence."""
+        is_asked = owed.log_index < size
+        return self._silent.get(owed.digest, 0) >= PATIENCE if is_asked else owed.growths >= GROWTHS
+
     def _give_up(self, overdue: Iterable[Owed]) -> None:
         for each in overdue:
             self._asked.pop(each.digest, None)
@@ -108,14 +120,12 @@ class InclusionWatch:
 
     def _contradicted(self, owed: Owed, why: TrustError) -> None:
         text = f"{why.code}: {why.message} (statement {owed.digest}, entry {owed.log_index})"
+        is_first = not self._logwatch.alarm  # said once; what else fails is kept beside it
+        if is_first:
+            self._logwatch.raise_alarm(text)  # before it is put aside: a kill in between must not lose the alarm
         self._owed.fail(owed.digest, text)
-        if not self._logwatch.alarm:  # said once; what else fails is kept beside it
-            self._logwatch.raise_alarm(text)
+        if is_first:
             raise contradiction() from why
-
-
-def _is_overdue(owed: Owed, size: int) -> bool:
-    return owed.waits >= PATIENCE if owed.log_index < size else owed.growths >= GROWTHS
 
 
 def _request(owed: Owed, size: int) -> session_pb2.AgentMessage:

@@ -165,6 +165,7 @@ class Session:
         self._is_behind = welcome.is_behind or is_silent
         if self._is_behind:
             log.warning("the coordinator is behind: nothing leaves", is_said=welcome.is_behind, is_shown=not is_silent)
+        log.info("connected", epoch=welcome.epoch, protocol=welcome.protocol)
         return events.Connected(
             epoch=DirectiveNumber(welcome.epoch, 0).epoch,  # bounded as directives' epochs are
             charter_digest=names.digest(welcome.charter_digest),

@@ -100,7 +100,7 @@ class Settings:
     trainer_cpu_seconds: int = 24 * 3600
     """CPU time of one warm trainer over its life. 1 to 2592000."""
     trainer_idle_seconds: int = 60
-    """How long a trainer stays, its base loaded and without data, for another run on the same base. 0 to 3600."""
+    """How long a trainer stays after a run, for another on the same base and the same dataset. 0 to 3600."""
     slots_directory: str = ""
     """Folder of lock files by which all agents of one machine take turns at training; empty: one in the system's
     temporary folder."""

@@ -73,7 +73,10 @@ def parse_verification_key(pem: str) -> VerificationKey:
     except (ValueError, UnsupportedAlgorithm, UnicodeEncodeError) as err:
         raise InvalidInput("not a PEM public key", remedy="pass the .pub file that 'foedus key new' wrote") from err
     if not isinstance(public, Ed25519PublicKey):
-        raise InvalidInput("not an Ed25519 key", remedy="make one with 'foedus key new'")
+        raise InvalidInput(
+            "not an Ed25519 key",
+            remedy="check the path, mount its disk, or restore it from a backup; the charter knows no new key",
+        )
     return VerificationKey(_key_id(public), public)
 
 

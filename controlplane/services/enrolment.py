@@ -25,7 +25,7 @@ from cryptography import x509
 from controlplane.services.nations import Nations
 from controlplane.services.policies import Policies
 from controlplane.services.trust import Trust
-from treaty.errors import NotFound, PolicyDenied
+from treaty.errors import FoedusError, NotFound, PolicyDenied
 from treaty.names import AgentId, SpiffeId
 from treaty.policy import asks
 from treaty.policy.answer import Verdict
@@ -110,7 +110,14 @@ class Enrolment:
             self._keep(agent, decision, revision)
             if codes := _definite(decision):
                 log.warning("agent refused by the new policy", agent=str(agent), codes=codes, revision=revision)
-                await self._nations.note(agent, _condition(decision))
+                await self._told(agent, decision)
+
+    async def _told(self, agent: AgentId, decision: Decision | None) -> None:
+        """Say on the NodeAgent what came of it. What cannot be written now keeps nobody from being cut."""
+        try:
+            await self._nations.note(agent, _condition(decision))
+        except FoedusError as err:
+            log.error("a refusal was not noted", agent=str(agent), code=err.code, exc_info=err)
 
     def check_admitted(self, caller: SpiffeId) -> None:
         """Raises: PolicyDenied: the treaty refused this agent when it was asked last."""
@@ -118,11 +125,13 @@ class Enrolment:
             raise denied
 
     def _keep(self, agent: AgentId, decision: Decision | None, revision: int) -> None:
-        if decision is None or _is_of_treaty(decision):
-            self._judged_under[agent] = revision
         if codes := _definite(decision):
             self._denied[agent] = _denial(agent, codes)
-        else:
+        if decision is not None and not _is_of_treaty(decision):
+            self._judged_under.pop(agent, None)  # the engine did not answer: ask again, and let stand what was said
+            return
+        self._judged_under[agent] = revision
+        if not codes:
             self._denied.pop(agent, None)
 
     async def _decision(self, agent: AgentId, subject: ObservedSubject | None) -> Decision | None:

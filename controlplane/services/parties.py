@@ -79,8 +79,13 @@ class Parties(SilentListener):
         log.info("charter in force", version=charter.version, digest=charter.digest)
 
     async def accept(self, agent: str, by: str) -> NodeAgent:
-        """Let an agent in that tried to connect. Idempotent. Raises: PolicyDenied: the treaty would not have it."""
-        await self._enrolment.judge_accept(self._nations.named(agent))
+        """Let an agent in that tried to connect. Idempotent.
+
+        Raises: IdentityRefused: it is revoked. PolicyDenied: the treaty would not have it.
+        """
+        named = self._nations.named(agent)
+        self._trust.check_standing(named)
+        await self._enrolment.judge_accept(named)
         accepted = await self._nations.accept(agent, by)
         log.info("agent accepted", agent=accepted.spec.spiffe_id, by=by)
         return accepted

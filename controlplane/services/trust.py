@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cryptography import x509
 
@@ -120,20 +121,23 @@ class Trust:
         if self._clock() >= self.charter.expires_at:
             raise PreconditionFailed("the charter has expired", remedy="the founders sign a new version")
 
-    async def publish(self, envelope: bytes) -> Charter:
+    async def publish(self, envelope: bytes, *, judged_at: datetime | None = None) -> Charter:
         """Put a charter version in force. The one in force again changes nothing.
+
+        Args:
+            judged_at: the moment at which it must not have expired; now, where nothing else is said. One that was in
+                force before and is only taken up again is judged as at its issue.
 
         Raises: TrustError, BadSignature, Expired, RollbackRefused as `treaty.charter` says.
         """
         claimed = statement.unverified(envelope)
+        moment = judged_at or self._clock()
         if self._anchor is None:
-            charter = verify_first(
-                envelope, claimed.subject_digest, self._clock()
-            )  # 1: at this machine, by its operator
+            charter = verify_first(envelope, claimed.subject_digest, moment)  # 1: at this machine, by its operator
         elif claimed.subject_digest == self.charter.digest:
             return self.charter
         else:
-            charter = verify_successor(self.charter, envelope, self._clock())
+            charter = verify_successor(self.charter, envelope, moment)
         earlier = () if self._anchor is None else self._anchor.envelopes
         if len(earlier) >= MAX_CHARTERS:
             raise PreconditionFailed(f"a treaty keeps at most {MAX_CHARTERS} charter versions")

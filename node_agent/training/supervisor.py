@@ -9,7 +9,7 @@
 Rules:
 1. data is copied, never linked, into a folder that was empty until the probe had passed; it is emptied when the run is
    over, so nothing of the nation's text lies beside a process that nobody watches. What a resting trainer still has in
-   its memory ends with it, and it is handed to no other base;
+   its memory ends with it: it is used again for the same base and the same data only;
 2. the base, the dataset and the adapter's shape are the agent's to say; the trainer only answers;
 3. a trainer that answers what it must not is ended and its answer is dropped: `ChildBreach` carries the code;
 4. one exchange at a time; a machine-wide slot is held while the trainer works, not while it waits.
@@ -62,7 +62,7 @@ class TrainerSettings:
     cpu_seconds: int = 24 * 3600
     """Over the life of one warm trainer."""
     idle_seconds: int = 60
-    """How long a trainer rests after its run with its base loaded, for another run on the same; 0: it ends at once."""
+    """How long a trainer rests after its run, for another on the same base and data; 0: it ends at once."""
     slots: TrainerSlots | None = None
     """None: cores ÷ threads, in a folder of the user's."""
 
@@ -84,7 +84,9 @@ class _Warm:
     child: ConfinedChild
     base: Path
     dataset: TextDataset | None
-    """What it was given to read; None while it rests."""
+    """What is in its reach; None while it rests."""
+    read: TextDataset | None
+    """What it was given to read, and may still remember."""
     precision: Precision
     base_shapes: Mapping[str, tuple[int, ...]]
     ending: asyncio.TimerHandle | None = None
@@ -130,8 +132,9 @@ class TrainerSupervisor:
             if warm and warm.child.is_running and (warm.base, warm.precision) == (base, precision):
                 if warm.dataset == dataset:
                     return warm.child.report
-                if warm.dataset is None:
-                    return await self._feed(warm, dataset)
+                if warm.dataset is None and warm.read == dataset:
+                    async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
+                        return await self._feed(warm, dataset)
             await self._end()
             async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
                 return await self._start(base, dataset, precision)
@@ -180,8 +183,8 @@ class TrainerSupervisor:
                 await self._end()
             elif warm.dataset is not None:
                 warm.dataset = None
-                await asyncio.to_thread(_empty, self._input, self._scratch)
                 warm.ending = asyncio.get_running_loop().call_later(self._settings.idle_seconds, warm.child.kill)
+                await asyncio.to_thread(_empty, self._input, self._scratch)
 
     async def stop(self) -> None:
         """End the trainer and empty its folders. Idempotent."""
@@ -192,7 +195,7 @@ class TrainerSupervisor:
     async def _start(self, base: Path, dataset: TextDataset, precision: Precision) -> SandboxReport:
         base_shapes = await asyncio.to_thread(read_base_shapes, base)
         child = await process.start(self._child_spec(base))
-        self._warm = warm = _Warm(child, base, None, precision, base_shapes)
+        self._warm = warm = _Warm(child, base, None, None, precision, base_shapes)
         fields: JsonObject = {"model_dir": str(base), "precision": precision, "threads": self._settings.threads}
         try:
             await child.exchange(Frame("load", fields), expect="loaded", timeout_seconds=_LOAD_SECONDS)
@@ -212,6 +215,7 @@ class TrainerSupervisor:
             "source_language": dataset.languages.source,
             "target_language": dataset.languages.target,
         }
+        warm.read = dataset
         try:
             await asyncio.to_thread(_copy, dataset.path, copy)
             await warm.child.exchange(Frame("read", languages), expect="read", timeout_seconds=_LOAD_SECONDS)

@@ -45,17 +45,25 @@ _ERRORS: dict[grpc.StatusCode, type[FoedusError]] = {
     grpc.StatusCode.UNIMPLEMENTED: errors.InvalidInput,
 }
 
-_BY_CODE: dict[str, type[FoedusError]] = {kind.code: kind for kind in _STATUS}
+_BY_CODE: dict[str, type[FoedusError]] = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, FoedusError) and "code" in vars(kind)
+}
+"""Each error by its own code, those too that share a status with a wider one: a bad signature stays one."""
 _PLAIN_CODE = re.compile(r"[A-Z][A-Z0-9_-]{1,63}\Z")
 _CODE = re.compile(r"([A-Z][A-Z0-9_-]{1,63})(?:: (.*))?\Z", re.DOTALL)
 
 
 def grpc_status(error: FoedusError) -> tuple[grpc.StatusCode, str]:
     """Status and details for `error`: for a peer that may read the message."""
-    for kind in type(error).__mro__:
-        if issubclass(kind, FoedusError) and kind in _STATUS:
-            return _STATUS[kind], f"{error.code}: {error}"
-    return grpc.StatusCode.INTERNAL, error.code
+    status = _status_of(type(error))
+    return (grpc.StatusCode.INTERNAL, error.code) if status is None else (status, f"{error.code}: {error}")
+
+
+def _status_of(kind: type[FoedusError]) -> grpc.StatusCode | None:
+    """Of the nearest ancestor that has one."""
+    return next((_STATUS[above] for above in kind.__mro__ if above in _STATUS), None)
 
 
 def grpc_status_code_only(error: FoedusError) -> tuple[grpc.StatusCode, str]:
@@ -72,7 +80,9 @@ def error_from(failure: grpc.RpcError, *, peer: str) -> FoedusError:
     if found is None:
         return _unexplained(status, peer)
     code, text = found.group(1), found.group(2) or f"{peer} refused: {found.group(1)}"
-    kind = _BY_CODE.get(code) or _ERRORS.get(status or grpc.StatusCode.UNKNOWN, errors.Unavailable)
+    kind = _BY_CODE.get(code)
+    if kind is None or _status_of(kind) is not status:  # the code of another error, as an identity that is EXPIRED
+        kind = _ERRORS.get(status or grpc.StatusCode.UNKNOWN, errors.Unavailable)
     if kind is errors.PolicyDenied:
         codes = tuple(text.split())
         if not all(_PLAIN_CODE.match(part) for part in codes):

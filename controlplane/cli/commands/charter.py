@@ -126,9 +126,15 @@ def sign(
 
     envelope = read_file(file, "charter")
     charter = drafts.parse(envelope, file)
-    for signer in signing_keys(key, passphrase_file):
+    signers = list(signing_keys(key, passphrase_file))
+    for signer in signers:
         envelope = statement.add_signature(envelope, signer)
     write_file(file, envelope, force=True)
+    founders = {known.key_id for known in charter.founders.keys}
+    for stranger in [signer.key_id for signer in signers if signer.key_id not in founders]:
+        typer.echo(
+            f"note: {stranger} is no founder's of this version; it counts only if the one before names it", err=True
+        )
     have, need = drafts.founders_signed(charter, envelope)
     typer.echo(f"charter version {charter.version}: {have} of {need} founders have signed")
 

@@ -76,12 +76,12 @@ def _facts(seen: dict[str, Any]) -> list[tuple[str, str]]:
     if connection.get("lease_until"):
         rows.insert(2, ("lease", f"until {connection['lease_until']}"))
     if trouble.get("message"):
-        rows.insert(2, ("why", f"{trouble['message']}; {trouble['remedy']}"))
+        rows.insert(2, ("why", "; ".join(filter(None, (trouble["message"], trouble["remedy"])))))
     if connection.get("coordinator_is_behind"):
         rows.insert(2, ("why", "the coordinator was restored from a backup and directs nothing until it is recovered"))
     if connection.get("metrics"):
         rows.append(("metrics", f"http://{connection['metrics']}/metrics"))
-    rows += [(f"  {name}", str(text)) for name, text in seen["conditions"].items()]
+    rows += [(f"  {name}", str(text)) for name, text in seen["conditions"].items() if text]
     return rows
 
 

@@ -152,13 +152,28 @@ def test_a_refusal_to_prove_is_an_alarm(watched: Watched) -> None:
 
 def test_a_proof_that_does_not_come_is_an_alarm_and_streams_that_end_do_not_put_it_off(watched: Watched) -> None:
     watched.show(leaf_hash(b"a"), OURS)
-    for _ in range(PATIENCE):
+    for _ in range(PATIENCE - 1):
         watched.watch.begin()
         assert len(watched.watch.look()) == 1
+        assert watched.watch.look() == []  # asked, and not answered from one look to the next
+    watched.watch.begin()
+    assert len(watched.watch.look()) == 1
     with pytest.raises(TrustError, match="contradicts"):
         watched.watch.look()
     assert watched.log.alarm.startswith("LOG_INCLUSION: no proof came of what the coordinator said it recorded")
     assert watched.watch.look() == []  # said once
+
+
+def test_a_line_that_breaks_again_and_again_is_no_silence_but_nothing_counts_on_it(watched: Watched) -> None:
+    watched.show(leaf_hash(b"a"), OURS)
+    for _ in range(PATIENCE + 1):
+        watched.watch.begin()
+        assert len(watched.watch.look()) == 1
+    assert watched.watch.is_stalled
+    assert watched.log.alarm == ""
+    watched.watch.hear(watched.answer())
+    watched.watch.look()
+    assert not watched.watch.is_stalled
 
 
 def test_a_log_that_grows_and_never_reaches_the_entry_is_an_alarm(watched: Watched) -> None:
