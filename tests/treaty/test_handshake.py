@@ -15,12 +15,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from tests.builders.charters import DOMAIN, NOW, CharterBuilder
-from treaty.errors import FoedusError, IdentityRefused, Unavailable
+from treaty.errors import BadSignature, Expired, FoedusError, IdentityRefused, Unavailable
+from treaty.exit_codes import exit_code
 from treaty.names import PartyCode, SpiffeId, SpiffeRole, agent_id
 from treaty.wire import credentials
 from treaty.wire.certificates import Issued, check_leaf, issue_client, issue_server, new_ca
 from treaty.wire.peer import peer_leaf
-from treaty.wire.status import grpc_status, translated
+from treaty.wire.status import error_from, grpc_status, translated
 
 FR, DE = PartyCode("FR"), PartyCode("DE")
 
@@ -127,6 +128,21 @@ def test_a_server_certificate_is_no_client_and_a_fresh_one_tolerates_a_late_cloc
         check_leaf(server.certificate, world.charter(), NOW)
     leaf = issue_client(world.cas[FR], agent_id(FR, DOMAIN, "par-1"), NOW)
     assert check_leaf(leaf.certificate, world.charter(), NOW - timedelta(minutes=90)).nation == FR
+
+
+@pytest.mark.parametrize(
+    "error", [BadSignature("two of three"), Expired("over"), IdentityRefused("no", code="EXPIRED")]
+)
+def test_an_error_that_crossed_the_wire_is_the_same_error_with_the_same_exit_code(error: FoedusError) -> None:
+    class Failure(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc_status(error)[0]
+
+        def details(self) -> str:
+            return grpc_status(error)[1]
+
+    back = error_from(Failure(), peer="the coordinator")
+    assert (type(back), back.code, exit_code(back)) == (type(error), error.code, exit_code(error))
 
 
 def test_what_was_found_good_of_a_leaf_is_remembered_for_those_bytes_that_time_and_that_ca_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -179,6 +180,32 @@ async def test_a_policy_that_does_not_answer_cuts_nobody_and_is_asked_again(ther
     await services.enrolment.judge_connected([PAR])
     services.enrolment.check_admitted(PAR)
     assert services.enrolment._judged_under == {}
+
+
+async def test_a_policy_that_does_not_answer_lets_a_refusal_stand_and_is_asked_again(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    await there.connect(PAR, agent_version="0.1.0")
+    await govern(there, stricter(policies.compiled("treaty"), revision=2))
+    services = there.coordinator.services
+    await services.enrolment.judge_connected([PAR])
+    services.policies._clock = lambda: now() + timedelta(days=10)  # past its validity
+    with suppress(PolicyDenied):
+        await services.enrolment.admit(PAR, ObservedSubject(spiffe=str(PAR), agent_version="0.1.0"))
+    with pytest.raises(PolicyDenied) as refused:
+        services.enrolment.check_admitted(PAR)
+    assert refused.value.codes == ("AGT-006",)
+    assert PAR not in services.enrolment._judged_under
+
+
+async def test_a_revoked_agent_is_not_accepted_and_no_policy_is_blamed(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    await there.connect(PAR)
+    await there.operator().RevokeAgent(operator_pb2.RevokeAgentRequest(subject=str(PAR), reason="stolen"))
+    said = await accepting(there)
+    assert said.startswith("REVOKED: ")
+    assert "is revoked" in said
 
 
 async def test_a_name_that_is_not_the_agents_is_refused_by_the_policy(there: World) -> None:

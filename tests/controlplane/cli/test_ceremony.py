@@ -75,6 +75,12 @@ def test_a_strangers_signature_does_not_count(foedus: Foedus, folder: Path) -> N
     assert foedus("charter", "verify", file).err.startswith("error: 1 of the 2 founders")
 
 
+def test_a_stranger_who_signs_is_told_so(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    said = foedus("charter", "sign", file, "--key", folder / "p1.key")
+    assert "is no founder's of this version; it counts only if the one before names it" in said.err
+
+
 def test_another_digest_than_the_pinned_one_is_refused(foedus: Foedus, folder: Path) -> None:
     file = draft(foedus, folder)
     sign(foedus, folder, file, "f1", "f2")

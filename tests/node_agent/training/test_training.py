@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 
 from node_agent.training.frames import Arrays
+from node_agent.training.pairs import TextDataset
 from node_agent.training.process import ConfinedChild
 from node_agent.training.supervisor import TrainerSupervisor, TrainOrder
-from tests.builders.tiny_llama import base_shapes
+from tests.builders.tiny_llama import base_shapes, write_pairs
 from tests.node_agent.training.conftest import Room, make_room, tiny_recipe
 from treaty.errors import InvalidInput, PreconditionFailed, Unavailable
 from treaty.recipe import Precision, initial_arrays
@@ -124,6 +125,18 @@ async def test_a_trainer_rests_without_data_and_takes_up_another_run(
     assert _child(warm) is child
     again = await warm.train(TrainOrder(RECIPE, 1, 0), start(), timeout_seconds=60)
     assert all(np.array_equal(first.delta[name], again.delta[name]) for name in first.delta)
+
+
+async def test_a_resting_trainer_is_not_handed_other_data(shared_room: Room, tmp_path: Path) -> None:
+    supervisor = shared_room.supervisor()
+    await supervisor.prepare(shared_room.base, shared_room.dataset, Precision.FLOAT32)
+    first = _child(supervisor)
+    await supervisor.rest()
+    other = TextDataset(write_pairs(tmp_path / "other.jsonl"), shared_room.dataset.languages)
+    await supervisor.prepare(shared_room.base, other, Precision.FLOAT32)
+    assert _child(supervisor) is not first
+    assert not first.is_running
+    await supervisor.stop()
 
 
 async def test_a_resting_trainer_ends_by_itself_and_at_once_where_it_may_not_rest(shared_room: Room) -> None:
