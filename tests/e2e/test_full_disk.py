@@ -23,9 +23,17 @@ LARGEST_FILE_BYTES = 3 * 2**20
 """Room for journals, logs and a store; less than a chunk of the padded version."""
 
 
+def restart_coordinator(treaty: TreatyWorld) -> None:
+    treaty.programs.stop("coordinator")
+    treaty.start_coordinator()
+    for code in LEARNERS:
+        treaty.await_connected(code)
+
+
 def test_a_coordinator_without_room_refuses_the_chunks_and_takes_them_later(treaty: TreatyWorld) -> None:
     version, folder = treaty.next_version(), padded(build_tiny_llama(treaty.root / "model-large", seed=5))
     words = ("model", "publish", folder, "--name", MODEL, "--version", version, *LABEL, "--key", treaty.key("pub-1"))
+    restart_coordinator(treaty)  # the store's write-ahead log, which has grown to more than a chunk, begins anew
     with full_disk(treaty.pid("coordinator"), LARGEST_FILE_BYTES):
         refused = treaty.attempt(*words, role="publisher")
     assert refused.code == ExitCode.FAILED
