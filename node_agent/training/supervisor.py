@@ -133,8 +133,7 @@ class TrainerSupervisor:
                 if warm.dataset == dataset:
                     return warm.child.report
                 if warm.dataset is None and warm.read == dataset:
-                    async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
-                        return await self._feed(warm, dataset)
+                    return await self._taken_up(warm, dataset, slot_timeout_seconds)
             await self._end()
             async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
                 return await self._start(base, dataset, precision)
@@ -204,11 +203,20 @@ class TrainerSupervisor:
             raise
         return await self._feed(warm, dataset)
 
-    async def _feed(self, warm: _Warm, dataset: TextDataset) -> SandboxReport:
-        """Copy the data into reach of a confined trainer and have it read."""
+    async def _taken_up(self, warm: _Warm, dataset: TextDataset, slot_timeout_seconds: float) -> SandboxReport:
+        """Have a resting trainer for another run: from now on it rests no more, however long a slot takes to come."""
         if warm.ending is not None:
             warm.ending.cancel()
             warm.ending = None
+        try:
+            async with self._slots.hold(timeout_seconds=slot_timeout_seconds):
+                return await self._feed(warm, dataset)
+        except BaseException:
+            await asyncio.shield(self._end())
+            raise
+
+    async def _feed(self, warm: _Warm, dataset: TextDataset) -> SandboxReport:
+        """Copy the data into reach of a confined trainer and have it read."""
         copy = self._input / "pairs.jsonl"
         languages: JsonObject = {
             "file": str(copy),

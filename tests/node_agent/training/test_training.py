@@ -16,6 +16,7 @@ import pytest_asyncio
 from node_agent.training.frames import Arrays
 from node_agent.training.pairs import TextDataset
 from node_agent.training.process import ConfinedChild
+from node_agent.training.slots import TrainerSlots
 from node_agent.training.supervisor import TrainerSupervisor, TrainOrder
 from tests.builders.tiny_llama import base_shapes, write_pairs
 from tests.node_agent.training.conftest import Room, make_room, tiny_recipe
@@ -125,6 +126,22 @@ async def test_a_trainer_rests_without_data_and_takes_up_another_run(
     assert _child(warm) is child
     again = await warm.train(TrainOrder(RECIPE, 1, 0), start(), timeout_seconds=60)
     assert all(np.array_equal(first.delta[name], again.delta[name]) for name in first.delta)
+
+
+async def test_a_resting_trainer_that_is_wanted_again_does_not_end_while_it_waits_for_a_slot(tmp_path: Path) -> None:
+    room = make_room(tmp_path)
+    slots = TrainerSlots(tmp_path / "slots", 1)
+    supervisor = room.supervisor(slots=slots, idle_seconds=1)
+    await supervisor.prepare(room.base, room.dataset, Precision.FLOAT32)
+    child = _child(supervisor)
+    await supervisor.rest()
+    async with slots.hold(timeout_seconds=5):
+        wanted = asyncio.ensure_future(supervisor.prepare(room.base, room.dataset, Precision.FLOAT32))
+        is_over, _ = await asyncio.wait([wanted], timeout=1.5)  # longer than it may rest
+        assert not is_over
+    await wanted
+    assert _child(supervisor) is child
+    await supervisor.stop()
 
 
 async def test_a_resting_trainer_is_not_handed_other_data(shared_room: Room, tmp_path: Path) -> None:
