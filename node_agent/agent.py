@@ -31,6 +31,7 @@ from node_agent.logwatch import LOG_INCONSISTENT, LogWatch
 from node_agent.loop import AgentLoop, Inbox
 from node_agent.observe import Endpoint
 from node_agent.ports import Clock, Core, Workers
+from node_agent.progress import ProgressLine
 from node_agent.reporting import ReportBook
 from node_agent.session import Session, SessionParts
 from node_agent.settings import Settings, read_settings
@@ -110,7 +111,7 @@ class Agent:
         self._inbox = Inbox()
         self._book.on_change = self._inbox.report_changed
         self._session = Session(self._session_parts())
-        self._book.on_progress = lambda report: self._session.say(messages.progress(report))
+        self._book.on_progress = ProgressLine(lambda report: self._session.say(messages.progress(report))).tell
         self._loop = AgentLoop(
             self.state, self._inbox, Executor(self._executor_parts()), journal, self._brake, self._workers, clock
         )

@@ -4,8 +4,8 @@ Rules:
 1. an open run has one task at most, and so one writer; a run that waits for its worker, hangs or fails holds up no
    other. How many workers compute at once is `federation.workers`' to bound;
 2. a task reads what is durable (plan, rounds, contributions), makes the moves that `controlplane.domain.run` names
-   until one ends in waiting, and is over. Events and verbs only say "look now"; a run that is moving when one comes is
-   looked at once more afterwards;
+   until one ends in waiting, and is over. Events and verbs only say "look now", at one run or at all; a run that is
+   moving when one comes is looked at once more afterwards;
 3. a run's status says what its rounds say, whenever it is looked at;
 4. a refusal that comes `ATTEMPTS` times in a row is not going to pass: the run fails with it;
 5. updates are deleted when the run has ended and the retention is over, all of a run together.
@@ -64,25 +64,40 @@ class RunReconciler:
         self._clock = clock
         self._retention = retention
         self._wake = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
         self._moving: set[RunId] = set()
         self._again: set[RunId] = set()
         self._swept: set[RunId] = set()
         self._failures: dict[RunId, int] = {}
 
     def wake(self) -> None:
-        """Something may have changed: look soon."""
+        """Something may have changed: look at every run soon."""
         self._wake.set()
+
+    def wake_run(self, run: RunId) -> None:
+        """Something changed in this run: look at it now if it is open. A run that is not known yet, the tick finds."""
+        if run in self._moving:
+            self._again.add(run)
+        elif self._tasks is not None and self._news.is_open(run):
+            self._begin(self._tasks, run)
 
     async def run(self) -> None:
         """Look on every event and every tick. Never returns."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._wake.clear()
-                try:
-                    await self._look(tasks)
-                except FoedusError as err:
-                    log.warning("runs not looked at", code=err.code, exc_info=err)
-                await heard(self._wake, TICK)
+            self._tasks = tasks
+            try:
+                await self._keep_looking(tasks)
+            finally:
+                self._tasks = None
+
+    async def _keep_looking(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._look(tasks)
+            except FoedusError as err:
+                log.warning("runs not looked at", code=err.code, exc_info=err)
+            await heard(self._wake, TICK)
 
     async def reconcile(self) -> None:
         """Let every run move until it has to wait, and wait for all of them."""
@@ -107,16 +122,19 @@ class RunReconciler:
 
     async def _move(self, run: RunId) -> None:
         """One run's task (rule 2)."""
+        is_moved = False
         try:
-            await self._drive(run)
-        except FoedusError as err:
-            log.warning("run not driven", run=run, code=err.code, exc_info=err)
-            await self._count_failure(run, err)
+            while not is_moved:
+                self._again.discard(run)
+                try:
+                    await self._drive(run)
+                except FoedusError as err:
+                    log.warning("run not driven", run=run, code=err.code, exc_info=err)
+                    await self._count_failure(run, err)
+                is_moved = run not in self._again
         finally:
             self._moving.discard(run)
-            if run in self._again:
-                self._again.discard(run)
-                self._wake.set()
+            self._again.discard(run)
 
     async def _drive(self, run: RunId) -> None:
         """Make moves until one ends in waiting."""

@@ -166,7 +166,7 @@ class Runs(SilentListener):
         """Take one update of an open round (`controlplane.services.run_updates`)."""
         plan = await self._driver.plan(opening.run)
         received = await self._desk.accept(plan, agent, opening, chunks)
-        self._reconciler.wake()
+        self._reconciler.wake_run(plan.run)
         return received
 
     def _member(self, plan: RunPlan, nation: PartyCode) -> CohortMember:
@@ -182,12 +182,13 @@ class Runs(SilentListener):
         self._reconciler.wake()
 
     async def acknowledged(self, agent: AgentId, number: DirectiveNumber, codes: Sequence[str]) -> None:
-        self._reconciler.wake()
+        if codes:  # a refused directive may have been a round's; one that was taken up changes nothing yet
+            self._reconciler.wake()
 
     async def round_result(self, agent: AgentId, report: RoundReport) -> None:
         plan = await self._driver.plan(report.run)
         await self._desk.result(plan, agent, report)
-        self._reconciler.wake()
+        self._reconciler.wake_run(plan.run)
 
     async def progress(self, agent: AgentId, report: ProgressReport) -> None:
         """Of a run that is open and of its cohort only: what strangers report is nobody's news."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
 
@@ -34,11 +35,20 @@ KEPT_EVENTS = 10_000
 
 COMPACT_EVERY = 500
 
+KEPT_DECODED = 128
+"""Documents that are kept as they were read: resources never change in place, and most are read far more often than
+written. With `MAX_RESOURCE_BYTES` it bounds the memory."""
+
+
+@lru_cache(maxsize=KEPT_DECODED)
+def _read(document: bytes) -> AnyResource:
+    return from_json(document)
+
 
 def decoded(document: bytes) -> AnyResource:
     """A stored document. Raises Corrupt: it does not read."""
     try:
-        return from_json(bytes(document))
+        return _read(bytes(document))
     except InvalidInput as err:
         raise Corrupt("a stored resource does not read") from err
 
@@ -181,7 +191,7 @@ def _versioned(connection: Connection, resource: AnyResource) -> tuple[AnyResour
     if len(document) > MAX_RESOURCE_BYTES:
         raise LimitExceeded(f"{resource.kind} {resource.name!r} is larger than {MAX_RESOURCE_BYTES} bytes")
     # Read back what was written: a value that the model refuses must not become a document that nobody can read.
-    return from_json(document), document
+    return _read(document), document
 
 
 def _note(connection: Connection, resource: AnyResource, type_: EventType, document: bytes) -> None:

@@ -9,9 +9,9 @@ transaction is rolled back before the next one begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -107,19 +107,17 @@ class Runner:
         self._refuse_if_closed()
         self._refuse_inside_transaction()
         async with self._turn:
-            connection = await _to_the_end(_on(self._writer, self._connect))
+            connection = await _to_the_end(_on(self._writer, self._begun))
             transaction = OpenTransaction(self, self._writer, connection)
             token = _current.set(transaction)
+            is_whole = False
             try:
-                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.begin, connection)))
                 yield transaction
-                transaction.is_open = False
-                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.commit, connection)))
+                is_whole = True
             finally:
                 transaction.is_open = False
                 _current.reset(token)
-                # Closing rolls back whatever was not committed.
-                await _to_the_end(_on(self._writer, lambda: _guarded(Connection.close, connection)))
+                await _to_the_end(_on(self._writer, lambda: _ended(connection, is_whole=is_whole)))
                 self.commits.ring()
 
     async def close(self) -> None:
@@ -127,7 +125,7 @@ class Runner:
             return
         self._is_closed = True
         async with self._turn:
-            await _to_the_end(asyncio.to_thread(self._shut_down))
+            await _to_the_end(asyncio.ensure_future(asyncio.to_thread(self._shut_down)))
 
     async def _alone(self, work: Work[T]) -> T:
         self._refuse_if_closed()
@@ -135,9 +133,12 @@ class Runner:
         async with self._turn:
             return await _to_the_end(_on(self._writer, lambda: _in_transaction(self._engine, work)))
 
-    def _connect(self) -> Connection:
-        with translated():
-            return self._engine.connect()
+    def _begun(self) -> Connection:
+        with translated(), ExitStack() as undone:
+            connection = undone.enter_context(self._engine.connect())
+            connection.begin()
+            undone.pop_all()
+            return connection
 
     def _shut_down(self) -> None:
         self._writer.shutdown()
@@ -161,24 +162,30 @@ def _in_transaction(engine: Engine, work: Work[T]) -> T:
         return work(connection)
 
 
+def _ended(connection: Connection, *, is_whole: bool) -> None:
+    """Commit what is whole; closing rolls back everything else."""
+    with translated(), connection:
+        if is_whole:
+            connection.commit()
+
+
 def _guarded(work: Work[T], connection: Connection) -> T:
     with translated():
         return work(connection)
 
 
-async def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(threads, work)
+def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-async def _to_the_end(work: Awaitable[T]) -> T:
+async def _to_the_end(work: asyncio.Future[T]) -> T:
     """Await `work` although this task may be cancelled meanwhile; the cancellation follows when it is done."""
-    task = asyncio.ensure_future(work)
     interruption: asyncio.CancelledError | None = None
-    while not task.done():
+    while not work.done():
         try:
-            await asyncio.wait([task])
+            await asyncio.wait([work])
         except asyncio.CancelledError as err:
             interruption = err
     if interruption is not None:
-        raise interruption from task.exception()
-    return task.result()
+        raise interruption from work.exception()
+    return work.result()
