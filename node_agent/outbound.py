@@ -32,6 +32,7 @@ from typing import Final, TypeAlias
 
 from google.protobuf.message import Message
 
+from treaty.border import ROUND_RESULT, UPDATE_CHUNK, UPDATE_OPENING
 from treaty.errors import LimitExceeded, PolicyDenied
 from treaty.wire.v1 import reach_pb2, session_pb2, transfer_pb2
 
@@ -44,9 +45,6 @@ class Rule:
     needs_receipt: bool = False
 
 
-UPDATE_OPENING: Final = "update-opening"
-UPDATE_CHUNK: Final = "update-chunk"
-
 TABLE: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         "hello": Rule(512 * KIB),
@@ -58,7 +56,7 @@ TABLE: Final[Mapping[str, Rule]] = MappingProxyType(
         "progress": Rule(256),
         "proof-request": Rule(128),
         "round-refusal": Rule(4 * KIB),
-        "round-result": Rule(64 * KIB, needs_receipt=True),
+        ROUND_RESULT: Rule(64 * KIB, needs_receipt=True),
         "fetch": Rule(8 * KIB),
         UPDATE_OPENING: Rule(1280 * KIB, needs_receipt=True),
         UPDATE_CHUNK: Rule(4096 * KIB + 16),
@@ -114,7 +112,7 @@ def _class_of(message: Leaving) -> str:
         case session_pb2.AgentMessage():
             body = message.WhichOneof("body") or ""
             if body == "round_result":
-                return "round-result" if message.round_result.metrics else "round-refusal"
+                return ROUND_RESULT if message.round_result.metrics else "round-refusal"
             return "proof-request" if body == "proof_request" else body
         case transfer_pb2.UpdateFrame():
             return f"update-{message.WhichOneof('body')}"

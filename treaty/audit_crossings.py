@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from treaty import border
 from treaty.audit_signatures import Finding, SignedEntry
 from treaty.audit_tallies import check_tallies
 from treaty.errors import InvalidInput
@@ -74,6 +75,12 @@ class Crossings:
     tallies: int
     uncounted: int
     findings: tuple[Finding, ...]
+
+    @property
+    def unlisted(self) -> int:
+        """Messages that agents counted under a class that the border does not have: only these could be raw records."""
+        tallied = (flow for flow in self.flows if flow.source == "tally")
+        return sum(flow.messages for flow in tallied if flow.name not in border.CLASSES)
 
 
 def crossings(entries: Sequence[SignedEntry]) -> Crossings:

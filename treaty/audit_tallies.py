@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import Final
 
 from treaty.audit_signatures import Finding, SignedEntry
+from treaty.border import ROUND_RESULT, UPDATE_CHUNK, UPDATE_OPENING
 from treaty.receipt import Crossing, Receipt, Tally
 
 TRANSFER_CLASSES: Final = MappingProxyType(
-    {Crossing.UPDATE: ("update-opening", "update-chunk"), Crossing.EVALUATION: ("round-result",)}
+    {Crossing.UPDATE: (UPDATE_OPENING, UPDATE_CHUNK), Crossing.EVALUATION: (ROUND_RESULT,)}
 )
 """Classes of a tally in which a receipted transfer is counted."""
 

@@ -14,7 +14,7 @@ from treaty.strict_json import JsonLike, JsonValue
 
 
 def document(audit: Audit, sums: Sequence[SumCheck]) -> dict[str, JsonLike]:
-    """The audit as JSON. `raw_records` is 0 by construction: nothing in the record has a class for them."""
+    """The audit as JSON. `raw_records`: messages of a class that the border does not have; no other holds any."""
     said = audit.crossings
     flows: list[JsonValue] = [
         {
@@ -55,7 +55,7 @@ def document(audit: Audit, sums: Sequence[SumCheck]) -> dict[str, JsonLike]:
         "tallies": said.tallies,
         "borders": flows,
         "rounds": rounds,
-        "raw_records": 0,
+        "raw_records": said.unlisted,
         "findings": findings,
     }
 
@@ -110,7 +110,7 @@ def _totals(audit: Audit) -> str:
     }
     return (
         f"receipted {size(sums['receipt'])}; all messages of all classes {size(sums['tally'])} before TLS and HTTP/2; "
-        "raw records: 0"
+        f"raw records: {audit.crossings.unlisted}"
     )
 
 

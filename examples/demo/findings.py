@@ -64,6 +64,8 @@ class Findings:
     blocked: list[Blocked] = field(default_factory=list)
     open_channels: list[OpenChannel] = field(default_factory=list)
     rollback: Rollback | None = None
+    raw_records: int | None = None
+    """As the audit counted them; None before it has."""
     log_size: int = 0
     is_log_verified: bool = False
     canaries_planted: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES: Final = 9.0
 MEGABYTE: Final = 1e6
+SEEN_PART: Final = 0.005
+SMALL: Final = "all other classes"
+MAX_TITLE: Final = 70
 
 
 def perplexity(by_nation: Mapping[str, Sequence[float]]) -> str:
@@ -29,12 +33,16 @@ def perplexity(by_nation: Mapping[str, Sequence[float]]) -> str:
 
 
 def bytes_by_class(by_nation: Mapping[str, Mapping[str, int]]) -> str:
-    """Stacked bars: what left each nation, by class."""
-    figure, axes = _figure(3.6)
+    """Stacked bars: what left each nation, by class; classes too small to be seen are one."""
+    figure, axes = _figure(3.2)
     nations = list(by_nation)
+    widest = max((sum(classes.values()) for classes in by_nation.values()), default=0)
+    names = sorted({name for classes in by_nation.values() for name in classes})
+    seen = [name for name in names if any(c.get(name, 0) > SEEN_PART * widest for c in by_nation.values())]
     left = [0.0] * len(nations)
-    for name in sorted({name for classes in by_nation.values() for name in classes}):
-        widths = [by_nation[nation].get(name, 0) / MEGABYTE for nation in nations]
+    for name in [*seen, SMALL]:
+        of = [name] if name in seen else [each for each in names if each not in seen]
+        widths = [sum(by_nation[nation].get(each, 0) for each in of) / MEGABYTE for nation in nations]
         axes.barh(nations, widths, left=left, label=name)
         left = [before + width for before, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
@@ -48,7 +56,8 @@ def timeline(steps: Sequence[tuple[str, float, float]]) -> str:
     figure, axes = _figure(max(2.0, 0.32 * len(steps)))
     for place, (_, began, ended) in enumerate(steps):
         axes.barh(place, max(ended - began, 0.1), left=began, color="#4269d0")
-    axes.set_yticks(range(len(steps)), [title[:70] for title, _, _ in steps], fontsize="small")
+    titles = [textwrap.shorten(title, MAX_TITLE, placeholder=" …") for title, _, _ in steps]
+    axes.set_yticks(range(len(steps)), titles, fontsize="small")
     axes.invert_yaxis()
     axes.set_xlabel("seconds since the start")
     axes.grid(visible=True, axis="x", alpha=0.3)

@@ -24,6 +24,9 @@ td.number, th.number { text-align: right } code { font-size: .85em } svg { max-w
 """
 
 
+SHORT_DIGEST: Final = len("sha256:") + 16
+
+
 def document(findings: Findings) -> dict[str, Any]:
     """What report.json says."""
     nations = {
@@ -69,6 +72,7 @@ def page(findings: Findings) -> str:
         "<h2>What crossed each border</h2>",
         plots.bytes_by_class({code: found.bytes_out for code, found in findings.nations.items()}),
         _borders(findings),
+        _classes(findings),
         _canaries(findings),
         "<h2>Versions</h2>",
         _versions(findings),
@@ -107,8 +111,21 @@ def _borders(findings: Findings) -> str:
         for code, found in findings.nations.items()
     ]
     heads = ("nation", "bytes out by its tallies", "bytes out at the relay", "bytes in at the relay")
-    note = "<p>The relay counts what TLS and HTTP/2 add too. Raw records that crossed: 0.</p>"
+    crossed = "not audited" if findings.raw_records is None else f"{findings.raw_records} by the audit of the record"
+    note = f"<p>The relay counts what TLS and HTTP/2 add too. Raw records that crossed: {crossed}.</p>"
     return _table(heads, rows, range(1, 4)) + note
+
+
+def _classes(findings: Findings) -> str:
+    """Bytes out by class and nation, the largest class first."""
+    nations = findings.nations
+    sums = {name: 0 for found in nations.values() for name in found.bytes_out}
+    for found in nations.values():
+        for name, size in found.bytes_out.items():
+            sums[name] += size
+    ordered = sorted(sums, key=lambda name: (-sums[name], name))
+    rows = ((name, *(f"{found.bytes_out.get(name, 0):,}" for found in nations.values())) for name in ordered)
+    return _table(("class, bytes out", *nations), rows, range(1, len(nations) + 1))
 
 
 def _canaries(findings: Findings) -> str:
@@ -120,8 +137,13 @@ def _canaries(findings: Findings) -> str:
 
 
 def _versions(findings: Findings) -> str:
-    rows = ((v.name, v.digest, f"{v.bytes:,}", f"{v.bytes_transferred:,}") for v in findings.versions)
+    rows = ((v.name, _short(v.digest), f"{v.bytes:,}", f"{v.bytes_transferred:,}") for v in findings.versions)
     return _table(("version", "digest", "bytes", "bytes in over one border"), rows, (2, 3))
+
+
+def _short(digest: str) -> str:
+    """Enough of it to tell versions apart; report.json has the whole."""
+    return f"{digest[:SHORT_DIGEST]}…" if len(digest) > SHORT_DIGEST else digest
 
 
 def _rollback(findings: Findings) -> str:

@@ -41,6 +41,7 @@ def audit(cast: Cast) -> None:
             cast.agent(code, "log", "verify")
         cast.telling.say("each nation's own view of the log agrees")
         cast.findings.log_size, cast.findings.is_log_verified = found["log"]["size"], found["log"]["verified"]
+        cast.findings.raw_records = found["raw_records"]
         if not found["log"]["verified"] or found["raw_records"] != 0:
             raise DemoFailed("the record does not hold")
         _compare_with_relays(cast, found["borders"])
@@ -113,13 +114,12 @@ def write_report(cast: Cast) -> None:
         cast.findings.seconds = cast.telling.seconds()
         cast.findings.timeline = [(told.title, told.began, told.ended) for told in cast.telling.steps]
         page, data = report.write(cast.findings, cast.folder)
-        cast.telling.say(
-            f"{'nation':8}{'before':>8}{'round 1':>9}{'round 2':>9}{'MB out':>9}{'MB in':>9}{'raw records out':>17}"
-        )
+        cast.telling.say(f"{'nation':8}{'before':>8}{'round 1':>9}{'round 2':>9}{'MB out':>9}{'MB in':>9}")
         for code, found in cast.findings.nations.items():
             values = "".join(f"{value:9.1f}" for value in found.heldout_perplexity)
             out, into = sum(found.bytes_out.values()) / 1e6, found.bytes_in / 1e6
-            cast.telling.say(f"{code:8}{values}{out:9.1f}{into:9.1f}{0:17}")
+            cast.telling.say(f"{code:8}{values}{out:9.1f}{into:9.1f}")
+        cast.telling.say(f"raw records that crossed, by the audit: {cast.findings.raw_records}")
         cast.telling.say(f"canaries found outside: {cast.findings.canaries_found_outside}")
         cast.telling.say(f"{data}")
         cast.telling.say(f"{page}")

@@ -18,6 +18,7 @@ def found() -> Findings:
         blocked=[Blocked("metric-name", "METRIC_UNDECLARED"), Blocked("<script>", "X")],
         open_channels=[OpenChannel("tensor-values", 14_745_600)],
         rollback=Rollback("smollm2@3.0.0", 1, "GATE_WORSE"),
+        raw_records=7,
         log_size=42,
         is_log_verified=True,
         canaries_planted=5,
@@ -52,6 +53,8 @@ def test_both_files_are_written_and_the_page_holds_its_plots_and_no_foreign_mark
     text = page_path.read_text(encoding="utf-8")
     assert text.count("<svg") == 3
     assert "GATE_WORSE" in text
+    assert "Raw records that crossed: 7 by the audit of the record." in text
+    assert "<td>update-chunk</td><td class=number>1,843,200</td><td class=number>0</td>" in text
     assert "<script>" not in text
     assert "http://www.w3.org" in text
     assert "src=" not in text

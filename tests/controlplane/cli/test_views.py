@@ -18,6 +18,7 @@ from tests.controlplane.cli.records import RecordBuilder
 from treaty import audit
 from treaty.errors import InvalidInput, PolicyDenied, TrustError
 from treaty.names import Digest, ModelRef, PartyCode
+from treaty.receipt import sign_tally
 from treaty.resources.meta import Condition, ConditionStatus, ObjectMeta, Resource, new_resource, with_condition
 from treaty.resources.rollouts import ROLLOUT, NationProgress, RolloutSpec, RolloutStatus, Wave
 from treaty.resources.runs import (
@@ -221,3 +222,11 @@ def test_sizes_and_durations_are_for_people() -> None:
     ]
     spans = [timedelta(seconds=119), timedelta(seconds=120), timedelta(hours=3), timedelta(days=3)]
     assert [duration(span) for span in spans] == ["119s", "2m", "3h", "3d"]
+
+
+def test_messages_of_a_class_that_the_border_does_not_have_are_counted_as_possibly_raw() -> None:
+    builder = RecordBuilder().whole()
+    builder.add(sign_tally(builder.tally(FR, 2, records=(4, 900), heartbeat=(1, 30)), builder.agents[FR]))
+    found = audit.verify(builder.offered(), builder.charter, None)
+    assert audit_report.document(found, [])["raw_records"] == 4
+    assert "raw records: 4" in audit_report.text(found, [], is_ascii=True)
