@@ -42,6 +42,9 @@ MAX_SEQUENCE_TOKENS = 8192
 MAX_HELDOUT_PAIRS = 4096
 MAX_TEMPLATE_CHARS = 512
 
+B_SUFFIX = ".lora_B.weight"
+"""Ends the name of the second factor, which is zero before any training: until then the adapter adds nothing."""
+
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -172,7 +175,7 @@ def adapter_shapes(recipe: LoraSft, base_shapes: Mapping[str, tuple[int, ...]]) 
                 raise InvalidInput(f"{name!r} is not a matrix, so it cannot carry an adapter")
             stem = name.removesuffix(".weight")
             shapes[f"{stem}.lora_A.weight"] = (recipe.rank, shape[1])
-            shapes[f"{stem}.lora_B.weight"] = (shape[0], recipe.rank)
+            shapes[f"{stem}{B_SUFFIX}"] = (shape[0], recipe.rank)
     return dict(sorted(shapes.items()))
 
 
@@ -186,7 +189,7 @@ def initial_arrays(recipe: LoraSft, base_shapes: Mapping[str, tuple[int, ...]]) 
 
     arrays: Arrays = {}
     for place, (name, shape) in enumerate(adapter_shapes(recipe, base_shapes).items()):
-        if name.endswith(".lora_B.weight"):
+        if name.endswith(B_SUFFIX):
             arrays[name] = np.zeros(shape, dtype=np.float32)
             continue
         words = np.random.PCG64(np.random.SeedSequence([recipe.seed, place])).random_raw(shape[0] * shape[1])

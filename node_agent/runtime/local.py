@@ -28,9 +28,9 @@ from node_agent.training.process import ChildBreach, ChildSpec, ConfinedChild
 from node_agent.training.replies import EvalResult
 from node_agent.training.sandbox import Confinement, SandboxMode, SandboxReport
 from treaty.errors import InvalidInput, LimitExceeded, PreconditionFailed, TrustError
-from treaty.names import Digest, digest
+from treaty.names import Digest, digest, digest_of
 from treaty.recipe import Evaluation, check_metrics
-from treaty.strict_json import JsonObject, JsonValue
+from treaty.strict_json import JsonObject, JsonValue, canonical
 
 SERVER = "node_agent.runtime.server"
 
@@ -38,6 +38,8 @@ _LOAD_SECONDS = 180.0
 _MAX_CHILDREN = 4
 """The live one, a candidate, and what a caller has not stopped yet."""
 _MAX_PAIR_CHARS = 1_000_000
+_MAX_MEASURED = 8
+"""Results that a version keeps: one gate asks for one, and its successor's gate for the same again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Serving:
         self.version = version
         self._child = child
         self._observed = observed
+        self._measured: dict[Digest, EvalResult] = {}
 
     @property
     def is_running(self) -> bool:
@@ -107,7 +110,10 @@ class Serving:
     async def evaluate(
         self, evaluation: Evaluation, pairs: Sequence[Pair], languages: Languages, *, timeout_seconds: float
     ) -> EvalResult:
-        """Loss on `pairs`, which the caller held out (`pairs.split`). Raises: as `health`; LimitExceeded."""
+        """Loss on `pairs`, which the caller held out (`pairs.split`); asked again, the same is not measured again.
+
+        Raises: as `health`; LimitExceeded.
+        """
         if sum(len(pair.source) + len(pair.target) for pair in pairs) > _MAX_PAIR_CHARS:
             raise LimitExceeded(f"the held-out pairs have more than {_MAX_PAIR_CHARS} characters")
         texts: list[JsonValue] = [[pair.source, pair.target] for pair in pairs]
@@ -121,7 +127,15 @@ class Serving:
             "target_language": languages.target,
             "pairs": texts,
         }
-        order = Frame("evaluate", fields)
+        asked = digest_of(canonical(fields))
+        if asked not in self._measured:
+            result = await self._evaluated(Frame("evaluate", fields), timeout_seconds)
+            while len(self._measured) >= _MAX_MEASURED:
+                self._measured.pop(next(iter(self._measured)))
+            self._measured[asked] = result
+        return self._measured[asked]
+
+    async def _evaluated(self, order: Frame, timeout_seconds: float) -> EvalResult:
         reply = await self._child.exchange(order, expect="evaluated", timeout_seconds=timeout_seconds)
         metrics = reply.fields.get("metrics")
         try:

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from node_agent.training.pairs import Languages, Pair, prompt_and_answer
 from treaty.adapter import AdapterShape
 from treaty.errors import InvalidInput, PreconditionFailed
-from treaty.recipe import Evaluation, LoraSft, Precision
+from treaty.recipe import B_SUFFIX, Evaluation, LoraSft, Precision
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -151,6 +151,11 @@ def write_arrays(model: torch.nn.Module, arrays: Mapping[str, NDArray[np.float32
     with torch.no_grad():
         for name, parameter in ours.items():
             parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+
+def adds_nothing(arrays: Mapping[str, NDArray[np.float32]]) -> bool:
+    """Whether the base computes the same with this adapter: there is none, or every B is zero, as before a run."""
+    return not any(array.any() for name, array in arrays.items() if name.endswith(B_SUFFIX))
 
 
 def delta_from(model: torch.nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> Arrays:

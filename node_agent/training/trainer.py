@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from node_agent.training.frames import Frame, PipeEnd
+from node_agent.training.frames import Arrays, Frame, PipeEnd
 from node_agent.training.pairs import Languages, Pair, Split, read_pairs, split
 from treaty.adapter import AdapterShape
 from treaty.errors import FoedusError, InvalidInput, PreconditionFailed
@@ -45,6 +45,8 @@ class Trainer:
     languages: Languages = field(default_factory=lambda: Languages("", ""))
     encoded: dict[tuple[Evaluation, bool], list[Example]] = field(default_factory=dict)
     """Of the pairs that were read last, by how they are asked and whether they are held out."""
+    base_loss: dict[Evaluation, Loss] = field(default_factory=dict)
+    """Of the base alone on the pairs that were read last: it changes with neither rounds nor runs."""
 
     def answer(self, frame: Frame) -> Frame:
         """Carry out one frame. Raises FoedusError with a declared code."""
@@ -67,6 +69,7 @@ class Trainer:
         lora_sft.settle(given.integer("threads", 1, 1024))
         precision = given.choice("precision", Precision)
         self.base, self.tokenizer = lora_sft.load_base(Path(given.text("model_dir", 4096)), precision)
+        self.base_loss.clear()
         given.done()
         return Frame("loaded")
 
@@ -75,6 +78,7 @@ class Trainer:
         self.languages = Languages(given.text("source_language", 64), given.text("target_language", 64))
         given.done()
         self.encoded.clear()
+        self.base_loss.clear()
         try:
             self.pairs = tuple(read_pairs(path))
         except (OSError, InvalidInput) as err:
@@ -88,8 +92,8 @@ class Trainer:
         place = lora_sft.Place(given.integer("round"), given.integer("ordinal"), given.integer("proximal_mu_micro"))
         given.done()
         parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
+        before = self._measured(recipe, parts, model, frame.arrays)
         lora_sft.write_arrays(model, frame.arrays)
-        before = lora_sft.evaluate(model, self._encoded(recipe, parts, is_heldout=True))
         trained = lora_sft.train(model, self._encoded(recipe, parts, is_heldout=False), recipe, place)
         metrics = _heldout(before, parts) | {
             "train_loss_micro": trained.mean_micro,
@@ -99,19 +103,24 @@ class Trainer:
         return Frame("delta", {"metrics": _rounded("train", metrics)}, lora_sft.delta_from(model, frame.arrays))
 
     def _evaluate(self, given: Fields, frame: Frame) -> Frame:
-        from node_agent.training import lora_sft
-
         recipe = parse_recipe(given.value("recipe"))
         given.done()
         parts, model = split(self.pairs, recipe.heldout_pairs), self._adapted(recipe)
-        heldout = self._encoded(recipe, parts, is_heldout=True)
-        if frame.arrays:
-            lora_sft.write_arrays(model, frame.arrays)
-            loss = lora_sft.evaluate(model, heldout)
-        else:
-            with lora_sft.without_adapter(model):
-                loss = lora_sft.evaluate(model, heldout)
+        loss = self._measured(recipe, parts, model, frame.arrays)
         return Frame("evaluated", {"metrics": _rounded("evaluate", _heldout(loss, parts))})
+
+    def _measured(self, recipe: LoraSft, parts: Split, model: torch.nn.Module, arrays: Arrays) -> Loss:
+        """Held-out loss with the adapter that is given; of the base alone, which a first round measures too, once."""
+        from node_agent.training import lora_sft
+
+        heldout = self._encoded(recipe, parts, is_heldout=True)
+        if not lora_sft.adds_nothing(arrays):
+            lora_sft.write_arrays(model, arrays)
+            return lora_sft.evaluate(model, heldout)
+        if recipe.evaluation not in self.base_loss:
+            with lora_sft.without_adapter(model):
+                self.base_loss[recipe.evaluation] = lora_sft.evaluate(model, heldout)
+        return self.base_loss[recipe.evaluation]
 
     def _adapted(self, recipe: LoraSft) -> torch.nn.Module:
         """The base with an adapter of this recipe's shape; kept while the shape stays."""

@@ -19,7 +19,7 @@ from tests.builders.tiny_llama import base_shapes, build_tiny_llama
 from tests.node_agent.training.conftest import tiny_recipe
 from tests.treaty.model_folder import description
 from treaty.adapter import adapter_files
-from treaty.errors import LimitExceeded, PreconditionFailed, TrustError
+from treaty.errors import LimitExceeded, PreconditionFailed, TrustError, Unavailable
 from treaty.manifest import Manifest
 from treaty.manifest_build import build
 from treaty.names import Digest, digest_of
@@ -98,6 +98,16 @@ async def test_health_generates_and_evaluation_measures(home: Home) -> None:
     assert result.metrics["heldout_pairs"] == len(HELD_OUT)
     # A random model guesses among 257 bytes.
     assert abs(result.metrics["heldout_loss_micro"] / 1e6 - math.log(257)) < 0.3
+
+
+async def test_what_a_version_measured_is_not_measured_again(home: Home) -> None:
+    serving = await home.runtime.stage(home.version(home.base))
+    usual = Evaluation(sequence_tokens=32)
+    measured = await serving.evaluate(usual, HELD_OUT, LANGUAGES, timeout_seconds=60)
+    await serving.stop()  # a child that is gone measures nothing
+    assert await serving.evaluate(usual, HELD_OUT, LANGUAGES, timeout_seconds=60) == measured
+    with pytest.raises(Unavailable):
+        await serving.evaluate(usual, HELD_OUT[1:], LANGUAGES, timeout_seconds=60)
 
 
 async def test_a_candidate_with_an_adapter_is_tried_then_takes_over(home: Home) -> None:
