@@ -19,9 +19,9 @@ from typing import Annotated, Any, Final
 import typer
 import typer.core
 
-from controlplane.cli.ending import run_app
-from controlplane.cli.program import version_option
 from controlplane.home import Home, identity_of, initialise
+from treaty.cli.ending import run_app
+from treaty.cli.program import version_option
 from treaty.errors import InvalidInput
 from treaty.keys import write_new
 from treaty.names import COORDINATOR_HOST, SpiffeId, SpiffeRole, treaty_domain
@@ -211,7 +211,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def main() -> None:
-    sys.exit(run_app(app, sys.argv[1:], name="foedus-coordinator"))
+    sys.exit(run_app(app, sys.argv[1:], name="foedus-coordinator", extra="coordinator"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m controlplane.cli get nations
 
-How a command ends is in `controlplane.cli.ending`.
+How a command ends is in `treaty.cli.ending`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from controlplane.cli.ending import run_app
 from controlplane.cli.program import app
+from treaty.cli.ending import run_app
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def program_name(path: str) -> str:
 
 def run(arguments: Sequence[str], *, name: str = "foedus") -> int:
     """Run one command; the exit code."""
-    return run_app(app, arguments, name=name)
+    return run_app(app, arguments, name=name, extra="coordinator")
 
 
 if __name__ == "__main__":

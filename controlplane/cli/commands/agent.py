@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.options import Output, OutputOption
-from controlplane.cli.program import invocation, noun
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import noun
 
 app = noun("Accept and revoke nations' agents.")
 

@@ -10,8 +10,9 @@ import typer
 
 from controlplane.cli.commands.get import KindArgument
 from controlplane.cli.options import Output, OutputOption
-from controlplane.cli.program import invocation, verb
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import verb
 
 apply_app = verb()
 delete_app = verb()

@@ -21,8 +21,9 @@ from controlplane.cli.options import (
     PinOption,
     signing_keys,
 )
-from controlplane.cli.program import invocation, noun
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import noun
 
 app = noun("Write, sign, check and publish the charter.")
 

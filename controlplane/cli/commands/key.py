@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.options import Output, OutputOption, PassphraseOption, passphrase
-from controlplane.cli.program import noun
+from treaty.cli.program import noun
 
 app = noun("Make and show signing keys.")
 

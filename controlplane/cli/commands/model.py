@@ -19,8 +19,9 @@ from controlplane.cli.options import (
     comma_list,
     signing_keys,
 )
-from controlplane.cli.program import invocation, noun
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import noun
 
 if TYPE_CHECKING:
     from controlplane.cli.publishing import Draft

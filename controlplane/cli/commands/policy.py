@@ -16,8 +16,9 @@ from controlplane.cli.options import (
     PassphraseOption,
     signing_keys,
 )
-from controlplane.cli.program import invocation, noun
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import noun
 
 app = noun("Sign policy bundles; put the treaty's in force.")
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controlplane.cli.options import Output, OutputOption, YesOption, comma_list
-from controlplane.cli.program import invocation, noun
+from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
+from treaty.cli.program import noun
 
 if TYPE_CHECKING:
     from controlplane.cli.client import PlannedRun

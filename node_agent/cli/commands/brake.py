@@ -6,7 +6,8 @@ import typer
 
 from node_agent.cli.opening import opened_journal
 from node_agent.cli.output import say
-from node_agent.cli.program import HomeOption, home_of, noun
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import noun
 
 app = noun("Stop training and egress at once, or let them go on.")
 

@@ -11,7 +11,8 @@ import typer
 
 from node_agent.cli.opening import opened
 from node_agent.cli.output import say
-from node_agent.cli.program import HomeOption, home_of, verb
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import verb
 
 if TYPE_CHECKING:
     from node_agent.consents import ConsentRequest

@@ -9,7 +9,8 @@ import typer
 
 from node_agent.cli.opening import opened_journal
 from node_agent.cli.output import Format, say, show, table
-from node_agent.cli.program import HomeOption, home_of, noun
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import noun
 
 app = noun("Register national datasets; paths never leave.")
 

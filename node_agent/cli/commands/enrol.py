@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.output import say
-from node_agent.cli.program import HomeOption, home_of, noun, verb
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import noun, verb
 
 init_app = verb()
 delegate_app = noun("Let the root hand powers to a person's or an agent's key.")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.output import Format, say, show, table
-from node_agent.cli.program import HomeOption, home_of, verb
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import verb
 
 join_app = verb()
 check_app = verb()

@@ -8,7 +8,8 @@ import typer
 
 from node_agent.cli.opening import opened
 from node_agent.cli.output import say
-from node_agent.cli.program import HomeOption, home_of, noun
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import noun
 
 app = noun("The coordinator's log, as this agent saw it.")
 

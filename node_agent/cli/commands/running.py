@@ -6,7 +6,8 @@ import asyncio
 
 import typer
 
-from node_agent.cli.program import HomeOption, home_of, verb
+from node_agent.cli.program import HomeOption, home_of
+from treaty.cli.program import verb
 
 app = verb()
 

@@ -15,13 +15,14 @@ from controlplane.cli.__main__ import program_name
 from controlplane.cli.program import COMMANDS
 from controlplane.home import Home, identity_of, initialise
 from tests.controlplane.cli.conftest import Foedus
+from treaty.cli.program import lazy_group
 from treaty.exit_codes import ExitCode
 
 AGENT = "from node_agent.cli.__main__ import run; run_it = lambda: run(['status', '--home', HOME])"
 COORDINATOR = """
 from controlplane.__main__ import app
-from controlplane.cli.ending import run_app
-run_it = lambda: run_app(app, ['serve', '--home', HOME], name='foedus-coordinator')
+from treaty.cli.ending import run_app
+run_it = lambda: run_app(app, ['serve', '--home', HOME], name='foedus-coordinator', extra='coordinator')
 """
 HEAVY = ("grpc", "cryptography", "rich", "google.protobuf", "sqlalchemy", "numpy", "yaml", "flwr")
 
@@ -52,10 +53,7 @@ def test_a_shell_completes_nouns_verbs_and_kinds() -> None:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_has_help_with_an_example(foedus: Foedus, name: str) -> None:
-    from controlplane.cli.program import LazyGroup, app
-
-    del app
-    group = LazyGroup(name="foedus")
+    group = lazy_group("controlplane.cli.commands", COMMANDS)(name="foedus")
     command = group.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     verbs = getattr(command, "commands", {name: command})

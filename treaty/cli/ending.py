@@ -1,4 +1,4 @@
-"""How a program of the coordinator's side ends: one line and one number, whatever happened.
+"""How a program ends: one line and one number, whatever happened.
 
 What fails on purpose is one line on standard error that begins with `error:`, and beneath it what to do next, where
 that is known. Exit codes are those of `treaty.exit_codes`, also listed by `--help`.
@@ -18,20 +18,19 @@ from treaty.errors import FoedusError
 from treaty.exit_codes import ExitCode, error_lines, exit_code
 from treaty.extras import not_installed
 
-EXTRA: Final = "coordinator"
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 
 
-def run_app(app: typer.Typer, arguments: Sequence[str], *, name: str) -> int:
-    """Run one command of `app`; the exit code."""
+def run_app(app: typer.Typer, arguments: Sequence[str], *, name: str, extra: str) -> int:
+    """Run one command of `app`; the exit code. A library that is not installed is a matter of the extra `extra`."""
     command = typer.main.get_command(app)
     try:
         ended = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
     except FoedusError as err:
         return _failed(err)
     except ModuleNotFoundError as err:
-        return _failed(not_installed(err, EXTRA))
+        return _failed(not_installed(err, extra))
     except ExceptionGroup as group:
         # A program that serves runs in a task group; what is not ours in it is a bug and is shown whole.
         ours, other = group.split(FoedusError)
