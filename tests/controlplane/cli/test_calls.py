@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +28,7 @@ from treaty.manifest_build import build
 from treaty.names import PartyCode
 from treaty.resources.meta import new_resource
 from treaty.resources.models import MODEL_VERSION, Label, ModelVersionSpec
-from treaty.resources.nations import NATION, NationSpec
+from treaty.resources.nations import NATION, NODE_AGENT, NationSpec, NodeAgentSpec
 from treaty.statement import StatementKind
 from treaty.strict_json import canonical, parse_object
 
@@ -83,6 +87,42 @@ def test_a_coordinator_that_is_not_there_is_unavailable(calls: Calls) -> None:
     assert said.code == 6
     assert said.err.startswith("error: the coordinator cannot be reached")
     assert "is it up at localhost:1?" in said.err
+
+
+AGENT = "spiffe://fr.treaty.example/agent/par-1"
+
+
+def test_an_agent_that_was_never_seen_is_revoked_in_advance_and_the_answer_says_so(calls: Calls) -> None:
+    said = calls("agent", "revoke", AGENT, "--reason", "laptop lost")
+    assert (said.code, said.out) == (0, f"{AGENT} is not known here yet; revoked in advance\n")
+    calls.hub.put(new_resource(NODE_AGENT, "fr-par-1", NodeAgentSpec(AGENT, PartyCode("FR"))))
+    assert calls("agent", "revoke", AGENT, "--reason", "laptop lost").out == f"{AGENT} revoked\n"
+    assert calls.hub.revoked == [(AGENT, "laptop lost")] * 2
+
+
+def test_a_revocation_needs_a_reason(calls: Calls) -> None:
+    said = calls("agent", "revoke", AGENT)
+    assert (said.code, said.err.splitlines()[0]) == (2, "error: missing option '--reason'")
+    assert calls.hub.revoked == []
+
+
+@pytest.mark.parametrize(("answer", "more", "is_revoked"), [("n", [], False), ("y", [], True), ("", ["--yes"], True)])
+def test_a_person_at_a_terminal_is_asked_before_anything_is_revoked(
+    calls: Calls, answer: str, more: list[str], is_revoked: bool
+) -> None:
+    keyboard, terminal = pty.openpty()
+    try:
+        os.write(keyboard, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "controlplane.cli", *calls.flags, "agent", "revoke", AGENT]
+        ran = subprocess.run(
+            [*command, "--reason", "stolen", *more], stdin=terminal, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert ran.returncode == (0 if is_revoked else 130), ran.stderr
+    assert (f"Cut off {AGENT}? It cannot be taken back. [y/N]" in ran.stderr) == (not more)
+    assert calls.hub.revoked == ([(AGENT, "stolen")] if is_revoked else [])
 
 
 def run_flags(*more: object) -> tuple[object, ...]:
