@@ -2,7 +2,8 @@
 
 HOME/settings.yaml holds the fields of `Settings`; an unknown key is an error, a missing one takes the default shown
 here. The environment is read in this file and nowhere else: FOEDUS_AGENT_HOME names the default home, and the proxy
-variables are shown by `foedus-agent check`, because they change where a connection goes.
+variables are shown by `foedus-agent check`, because they change where a connection goes. GRPC_VERBOSITY is set to NONE
+where nobody set it.
 """
 
 from __future__ import annotations
@@ -210,6 +211,11 @@ def settings_text(nation: str, domain: str, agent: str) -> str:
 
 def default_home() -> Path:
     return Path(os.environ.get("FOEDUS_AGENT_HOME", DEFAULT_HOME)).expanduser()
+
+
+def silence_grpc() -> None:
+    """Let gRPC print nothing of its own beside our lines. To be called before anything imports it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def proxy_environment() -> dict[str, str]:

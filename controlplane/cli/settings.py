@@ -82,6 +82,11 @@ class Invocation:
         return path
 
 
+def silence_grpc() -> None:
+    """Let gRPC print nothing of its own beside our one line. To be called before anything imports it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def config_path() -> Path:
     """Where the configuration lies."""
     if chosen := os.environ.get(CONFIG_VARIABLE):

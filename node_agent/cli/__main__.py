@@ -17,6 +17,7 @@ import click
 import typer
 
 from node_agent.cli.program import app
+from node_agent.settings import silence_grpc
 from treaty.errors import FoedusError
 from treaty.exit_codes import ExitCode, error_lines, exit_code
 from treaty.extras import not_installed
@@ -27,6 +28,7 @@ INTERRUPTED: Final = 130
 
 
 def main() -> None:
+    silence_grpc()
     sys.exit(run(sys.argv[1:]))
 
 
