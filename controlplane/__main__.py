@@ -192,10 +192,11 @@ async def _load_charter(home: Home, envelope: bytes) -> tuple[int, str]:
     from controlplane.store import open_store
     from treaty import statement
     from treaty.charter import parse_charter
+    from treaty.wire.certificates import check_authorities
 
-    home.identity()
-    offered = parse_charter(statement.unverified(envelope).predicate).coordinator
-    check_own(home, offered.ca_pem, offered.log)
+    offered = parse_charter(statement.unverified(envelope).predicate)
+    check_own(home, offered)
+    check_authorities(offered)
     store = await open_store(read_settings(home.settings).store_url or home.store_url, clock=utc_now)
     try:
         trust = Trust(store, utc_now, changed=lambda: None)

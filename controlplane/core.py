@@ -72,7 +72,7 @@ async def opened(home: Home) -> AsyncIterator[Core]:
 
         await trust.load()
         charter = trust.charter
-        check_own(home, charter.coordinator.ca_pem, charter.coordinator.log)
+        check_own(home, charter)
         log = stack.enter_context(LogFiles.open(home.record, charter.log_origin, log_key.private))
         record = StatementRecord(log)
         await asyncio.to_thread(record.load)

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from treaty import names
-from treaty.charter import Coordinator, Role
+from treaty.charter import Charter, Coordinator, Role
 from treaty.delegation import coordinator_descriptor
 from treaty.errors import ConflictError, Corrupt, InvalidInput, NotFound
 from treaty.fields import Fields
@@ -153,11 +153,17 @@ def identity_of(party: str, host: str, domain: str, dns_names: Sequence[str]) ->
     return Identity(names.party_code(party), names.nation_code(host), names.treaty_domain(domain), tuple(dns_names))
 
 
-def check_own(home: Home, ca_pem: str, log: Role) -> None:
-    """Refuse to serve under a charter that names another coordinator's keys. Raises Corrupt."""
-    if ca_pem.encode("ascii") != home.ca_pem.read_bytes():
+def check_own(home: Home, charter: Charter) -> None:
+    """Refuse to serve under a charter of another domain, or that names another coordinator's keys. Raises Corrupt."""
+    own = home.identity().domain
+    if charter.domain != own:
+        raise Corrupt(
+            f"the charter is of the domain {charter.domain}, and this coordinator of {own}",
+            remedy="draft the charter for the domain of 'foedus-coordinator init'",
+        )
+    if charter.coordinator.ca_pem.encode("ascii") != home.ca_pem.read_bytes():
         raise Corrupt("the charter names another CA for the coordinator", remedy="serve from the home it was made in")
-    if home.log_key().key_id not in {key.key_id for key in log.keys}:
+    if home.log_key().key_id not in {key.key_id for key in charter.coordinator.log.keys}:
         raise Corrupt("the charter names another log key", remedy="serve from the home it was made in")
 
 

@@ -68,7 +68,7 @@ async def _put_in_force(core: Core, envelope: bytes) -> str:
     match said.kind:
         case StatementKind.CHARTER if parse_charter(said.predicate).version > core.trust.charter.version:
             recorded = parse_charter(said.predicate)
-            check_own(core.home, recorded.coordinator.ca_pem, recorded.coordinator.log)
+            check_own(core.home, recorded)
             await core.trust.publish(envelope, judged_at=recorded.issued_at)  # it may have expired since
             return f"charter {core.trust.charter.version}"
         case StatementKind.REVOCATION if (word := parse_revocation(said)).subject not in core.trust.revoked:

@@ -18,7 +18,7 @@ from node_agent import messages, reach
 from node_agent.border import GrpcBorder
 from node_agent.brake import JournalBrake
 from node_agent.charters import Membership, host_of, read_membership
-from node_agent.connections import Connections, reach_line
+from node_agent.connections import Connections, is_listening, reach_line
 from node_agent.customs import Customs
 from node_agent.enrolment import local_address
 from node_agent.executor import Executor, ExecutorParts
@@ -75,7 +75,10 @@ class Foundation:
 
 
 def lay(home: Home, clock: Clock) -> Foundation:
-    """Read and verify the home of an agent that has joined. Raises: NotFound, InvalidInput, TrustError."""
+    """Read and verify the home of an agent that has joined.
+
+    Raises: NotFound: no home. PreconditionFailed: not joined. InvalidInput, TrustError: what lies there is not good.
+    """
     home.require()
     settings = read_settings(home.settings)
     membership = read_membership(home)
@@ -216,9 +219,15 @@ class Agent:
 
 
 async def diagnosis(base: Foundation) -> FoedusError | None:
-    """Why mutual TLS refuses this agent, from Reach; None where it would not. Raises: Unavailable."""
+    """Why mutual TLS failed, from Reach and from the port itself; None where neither says. Raises: Unavailable."""
     async with reach_line(base.membership.reach, base.nation.charter().coordinator.ca_pem, base.customs) as line:
         code = await reach.diagnose(line, base.nation.leaf().issued)
+    if not await is_listening(base.membership.coordinator):
+        return Unavailable(
+            f"nothing answers at {base.membership.coordinator}, the mutual TLS port; Reach at "
+            f"{base.membership.reach} does",
+            remedy="check --coordinator of 'join', and firewalls on the way",
+        )
     return None if code == reach.ACCEPTED else reach.refusal(code, base.nation.agent_id)
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from node_agent.home import Home, write_atomically
 from treaty import statement
 from treaty.charter import Charter, Nation, parse_charter, verify_first, verify_successor
-from treaty.errors import InvalidInput, NotFound, TrustError
+from treaty.errors import InvalidInput, PreconditionFailed, TrustError
 from treaty.fields import Fields
 from treaty.names import Digest
 from treaty.strict_json import canonical, parse_object
@@ -38,11 +38,14 @@ class Membership:
 
 
 def read_membership(home: Home) -> Membership:
-    """Raises: NotFound: this agent has not joined."""
+    """Raises: PreconditionFailed: this agent has not joined."""
     try:
         data = home.membership.read_bytes()
     except FileNotFoundError as err:
-        raise NotFound("this agent has not joined a treaty", remedy="run 'foedus-agent join' first") from err
+        raise PreconditionFailed(
+            "this agent has not joined a treaty",
+            remedy="foedus-agent join --coordinator HOST:PORT --reach HOST:PORT --charter sha256:…",
+        ) from err
     fields = Fields(parse_object(data, max_bytes=4096), "membership.json")
     membership = Membership(
         target(fields.text("coordinator", _MAX_TARGET_CHARS)),

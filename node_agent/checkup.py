@@ -1,9 +1,9 @@
 """`check`: finds the cause before anything is spent, one thing after the other, from the network up.
 
-settings and keys → proxy variables → name resolution → a TLS server → its certificate is the charter's coordinator's →
-clocks → the same charter → our certificate → our own
-policies → the log. The first that fails usually explains those after it, which are
-left out where they cannot be asked.
+settings and keys → proxy variables → name resolution → the mutual TLS port → a TLS server at Reach's → its certificate
+is the charter's coordinator's → clocks → the same charter → our certificate → our own policies → the log. The first
+that fails usually explains those after it, which are left out where they cannot be asked. What the running agent does
+by itself, as following a later charter, is a note.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from node_agent import reach, telltale
 from node_agent.agent import Foundation
 from node_agent.charters import host_of
-from node_agent.connections import reach_line, shown_certificate
+from node_agent.connections import is_listening, reach_line, shown_certificate
 from node_agent.identity import is_charter_current
 from node_agent.joining import Finding, check_issuer, check_time, clock_finding, of
 from node_agent.logwatch import LogWatch
@@ -37,6 +37,7 @@ async def check(base: Foundation) -> AsyncIterator[Finding]:
         yield finding
         if not finding.is_good:
             return
+    yield await _listens(base.membership.coordinator)
     try:
         shown = await shown_certificate(base.membership.reach)
         check_issuer(shown, base.nation.charter())
@@ -44,7 +45,6 @@ async def check(base: Foundation) -> AsyncIterator[Finding]:
         yield of("tls", err)
         return
     yield Finding("tls", is_good=True, text="the server is the charter's coordinator")
-    yield await _listens(base.membership.coordinator)
     try:
         check_time(shown, base.clock.now())
     except FoedusError as err:
@@ -67,13 +67,22 @@ async def _reach(base: Foundation) -> AsyncIterator[Finding]:
         if greeting.charter_digest == charter.digest:
             yield Finding("same charter", is_good=True, text=f"version {charter.version} on both sides")
         else:
-            text = f"the coordinator shows {greeting.charter_digest}, this agent has version {charter.version}"
-            yield Finding("same charter", is_good=False, text=text, remedy="a running agent follows it by itself")
+            yield _another_charter(base, await reach.fetch_charter(line))
         code = await reach.diagnose(line, base.nation.leaf().issued)
         if code == reach.ACCEPTED:
             yield Finding("certificate", is_good=True, text="Reach says that mutual TLS lets this agent in")
         else:
             yield of("certificate", reach.refusal(code, base.nation.agent_id))
+
+
+def _another_charter(base: Foundation, envelopes: list[bytes]) -> Finding:
+    """A later version that follows ours is taken over by the running agent; anything else stands in the way."""
+    try:
+        latest = base.nation.followed(envelopes, base.membership)[-1]
+    except FoedusError as err:
+        return of("same charter", err)
+    text = f"the coordinator has version {latest.version}, which follows version {base.nation.charter().version} here"
+    return Finding("same charter", is_good=True, text=text, remedy="the running agent follows it by itself")
 
 
 def _enrolment(base: Foundation) -> Finding:
@@ -128,16 +137,11 @@ async def _resolves(address: str) -> Finding:
 
 
 async def _listens(address: str) -> Finding:
-    """Whether anything accepts connections at the port that `run` dials; Reach answers at another one."""
-    host, port = host_of(address), int(address.rpartition(":")[2])
-    try:
-        async with asyncio.timeout(RESOLVE_SECONDS):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
-        text = f"nothing answers at {address}"
-        return Finding("coordinator", is_good=False, text=text, remedy="check --coordinator of 'join', and firewalls")
-    writer.close()
-    return Finding("coordinator", is_good=True, text=f"{address} accepts connections")
+    """The port that `run` dials; Reach answers at another one."""
+    if await is_listening(address):
+        return Finding("coordinator", is_good=True, text=f"{address} accepts connections")
+    text = f"nothing answers at {address}, the mutual TLS port"
+    return Finding("coordinator", is_good=False, text=text, remedy="check --coordinator of 'join', and firewalls")
 
 
 def _log(base: Foundation) -> Finding:

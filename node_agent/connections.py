@@ -37,6 +37,7 @@ _UPDATES = "/treaty.wire.v1.Updates/Send"
 _REACH = "/treaty.wire.v1.Reach/"
 _CERTIFICATE_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
+_LISTENING_SECONDS = 5.0
 
 
 class SessionStream:
@@ -228,7 +229,7 @@ async def reach_line(address: str, ca_pem: str, customs: Customs) -> AsyncIterat
 
 
 async def shown_certificate(address: str) -> str:
-    """The certificate (PEM) that the server at `address` shows, unverified: the first look before a charter is known.
+    """The certificate (PEM) that Reach at `address` shows, unverified: the first look before a charter is known.
 
     Raises: Unavailable: nobody speaks TLS there.
     """
@@ -237,5 +238,17 @@ async def shown_certificate(address: str) -> str:
         return await asyncio.to_thread(ssl.get_server_certificate, (host, port), timeout=_CERTIFICATE_SECONDS)
     except (OSError, ssl.SSLError) as err:
         raise Unavailable(
-            f"no TLS server answers at {address}", remedy="check the address, the network and any proxy"
+            f"no TLS server answers at {address}, the Reach port", remedy="check the address, the network and any proxy"
         ) from err
+
+
+async def is_listening(address: str) -> bool:
+    """Whether anything accepts connections at `address`."""
+    host, port = host_of(address), int(address.rpartition(":")[2])
+    try:
+        async with asyncio.timeout(_LISTENING_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

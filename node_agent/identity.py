@@ -113,6 +113,15 @@ class NationIdentity:
 
     def follow(self, envelopes: Sequence[bytes], membership: Membership) -> bool:
         """Believe and keep what follows our charter among `envelopes`. True if there was something new."""
+        versions = self.followed(envelopes, membership)
+        if versions[-1].digest == self.charter().digest:
+            return False
+        charters.store(self._home, envelopes, versions)
+        self._versions = list(versions)
+        return True
+
+    def followed(self, envelopes: Sequence[bytes], membership: Membership) -> Sequence[Charter]:
+        """The versions from the pinned one on, ours among them; keeps nothing. Raises: TrustError: ours is not."""
         versions = charters.believe(envelopes, membership.pinned, self._clock.now())
         if versions[-1].version < self.charter().version:
             raise TrustError("the coordinator shows an older charter than the one in force", code="ROLLBACK_REFUSED")
@@ -123,13 +132,9 @@ class NationIdentity:
                 code="CHARTER_FORKED",
                 remedy="compare charters with the other nations, by another channel",
             )
-        if versions[-1].digest == self.charter().digest:
-            return False
         check_settings(self._settings, versions[-1])
         charters.check_own_entry(versions[-1], own_entry(self._home))
-        charters.store(self._home, envelopes, versions)
-        self._versions = list(versions)
-        return True
+        return versions
 
 
 def load_identity(home: Home, settings: Settings, membership: Membership, clock: Clock) -> NationIdentity:

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from node_agent import charters, messages, reach
 from node_agent.agent import Foundation, diagnosis
 from node_agent.charters import Membership
-from node_agent.connections import reach_line, shown_certificate
+from node_agent.connections import is_listening, reach_line, shown_certificate
 from node_agent.customs import Customs
 from node_agent.home import Home
 from node_agent.identity import check_settings, own_entry
@@ -38,10 +38,9 @@ from treaty.wire.certificates import load_certificate
 async def learn(home: Home, membership: Membership, customs: Customs, clock: Clock) -> Charter:
     """Steps 1 to 5. Raises: TrustError and what is below it; Unavailable: Reach does not answer."""
     settings = read_settings(home.settings)
-    shown = await shown_certificate(membership.reach)  # 1
+    shown = await _shown(membership)  # 1
     check_time(shown, clock.now())
-    async with reach_line(membership.reach, shown, customs) as line:
-        envelopes = await reach.fetch_charter(line)
+    envelopes = await _offered(membership, shown, customs)
     versions = charters.believe(envelopes, membership.pinned, clock.now())  # 2
     check_issuer(shown, versions[-1])  # 3
     check_settings(settings, versions[-1])
@@ -49,6 +48,28 @@ async def learn(home: Home, membership: Membership, customs: Customs, clock: Clo
     charters.store(home, envelopes, versions)  # 5
     charters.write_membership(home, membership)
     return versions[-1]
+
+
+async def _shown(membership: Membership) -> str:
+    """What Reach shows. Raises: Unavailable, saying which of the two ports does not answer."""
+    try:
+        return await shown_certificate(membership.reach)
+    except Unavailable as err:
+        does = "accepts connections" if await is_listening(membership.coordinator) else "does not answer either"
+        raise Unavailable(
+            f"{err.message}; {membership.coordinator}, the mutual TLS port, {does}", remedy=err.remedy
+        ) from err
+
+
+async def _offered(membership: Membership, shown: str, customs: Customs) -> list[bytes]:
+    try:
+        async with reach_line(membership.reach, shown, customs) as line:
+            return await reach.fetch_charter(line)
+    except Unavailable as err:
+        raise Unavailable(
+            f"{membership.reach} speaks TLS, and does not answer as Reach",
+            remedy="is it the mutual TLS port? that one is --coordinator, and --reach is the other",
+        ) from err
 
 
 def check_issuer(shown_pem: str, charter: Charter) -> None:
@@ -108,12 +129,19 @@ async def try_connection(base: Foundation) -> FoedusError | None:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of `check`: what was looked at, whether it holds, and what to do where it does not."""
+    """One line of `check`: what was looked at, whether it holds, and what to do where it does not.
+
+    One that is good and says something all the same is a note: nothing stands in the way.
+    """
 
     name: str
     is_good: bool
     text: str
     remedy: str = ""
+
+    @property
+    def result(self) -> str:
+        return "FAIL" if not self.is_good else "note" if self.remedy else "ok"
 
 
 def of(name: str, error: FoedusError) -> Finding:

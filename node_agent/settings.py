@@ -2,7 +2,8 @@
 
 HOME/settings.yaml holds the fields of `Settings`; an unknown key is an error, a missing one takes the default shown
 here. The environment is read in this file and nowhere else: FOEDUS_AGENT_HOME names the default home, and the proxy
-variables are shown by `foedus-agent check`, because they change where a connection goes.
+variables are shown by `foedus-agent check`, because they change where a connection goes. GRPC_VERBOSITY is set to NONE
+where nobody set it.
 """
 
 from __future__ import annotations

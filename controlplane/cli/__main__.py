@@ -13,9 +13,11 @@ from pathlib import Path
 
 from controlplane.cli.program import app
 from treaty.cli.ending import run_app
+from treaty.cli.program import silence_grpc
 
 
 def main() -> None:
+    silence_grpc()
     sys.exit(run(sys.argv[1:], name=program_name(sys.argv[0])))
 
 

@@ -1,7 +1,7 @@
 """A charter before and between its signatures: drafted from keys and descriptors, changed, checked.
 
-A draft is an envelope without signatures. What is drafted is read back by the strict parser before it is written, so a
-charter that parties would refuse never leaves this file.
+A draft is an envelope without signatures. What is drafted is read back by the strict parser before it is written, and
+each CA in it is held to the charter's domain, so a charter that parties would refuse never leaves this file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from treaty.keys import read_verification_key
 from treaty.names import PartyCode
 from treaty.statement import StatementKind
 from treaty.strict_json import JsonLike
+from treaty.wire.certificates import check_authorities
 
 MAX_CHARTER_BYTES: Final = 4 * 1024 * 1024
 MAX_DAYS: Final = 3650
@@ -226,4 +227,6 @@ def _by_code(nations: Sequence[Nation]) -> Mapping[PartyCode, Nation]:
 
 
 def _checked(charter: Charter) -> Charter:
-    return charters.parse_charter(charter.to_json())
+    read_back = charters.parse_charter(charter.to_json())
+    check_authorities(read_back)
+    return read_back

@@ -10,22 +10,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
 import grpc
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
-from controlplane.cli.files import read_file
+from controlplane.cli.identity import check_address, read_identity
 from controlplane.cli.settings import Context
 from treaty import names
-from treaty.errors import FoedusError, InvalidInput, NotFound, Unavailable
+from treaty.errors import NotFound, TrustError, Unavailable
 from treaty.names import Digest
 from treaty.resources import codec
 from treaty.resources.meta import AnyResource
@@ -43,7 +39,8 @@ _LASTING_SECONDS: Final = 5
 PAGE: Final = 500
 MAX_PLAN_BYTES: Final = 8 * 1024 * 1024
 PEER: Final = "the coordinator"
-_MAX_PEM_BYTES: Final = 256 * 1024
+_UNBELIEVED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC's own words hold where the server's certificate is not of the CA, is over, or is for another name."""
 
 
 class Change(StrEnum):
@@ -77,36 +74,21 @@ class PlannedRun:
 
 @asynccontextmanager
 async def connected(settings: Context, trace_id: str) -> AsyncIterator[Client]:
-    """A client for the body; its connection is closed afterwards. Raises InvalidInput before anything is dialled."""
-    host, _, port = settings.coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidInput(f"the coordinator {settings.coordinator!r} is not HOST:PORT")
-    identity = ClientIdentity(
-        key=_pem(settings.key, "client key", lambda data: load_pem_private_key(data, None)),
-        certificate=_pem(settings.cert, "client certificate", load_pem_x509_certificate),
-    )
-    ca = _pem(settings.ca, "coordinator's CA", load_pem_x509_certificate)
-    async with mutual_channel(settings.coordinator, ca, identity) as channel:
-        yield Client(channel, settings.coordinator, trace_id)
-
-
-def _pem(path: str, what: str, read: Callable[[bytes], object]) -> bytes:
-    """A file that gRPC can use: it says nothing that helps of one that it cannot. Raises InvalidInput."""
-    data = read_file(Path(path), what, _MAX_PEM_BYTES)
-    try:
-        read(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as err:
-        raise InvalidInput(f"the {what} {path} is not PEM, or is locked by a password") from err
-    return data
+    """A client for the body, closed afterwards. Raises as `read_identity` before anything is dialled."""
+    check_address(settings.coordinator)
+    own = read_identity(settings)
+    shown = ClientIdentity(key=own.key, certificate=own.certificate)
+    async with mutual_channel(settings.coordinator, own.ca, shown) as channel:
+        yield Client(channel, settings, trace_id)
 
 
 class Client:
     """One command's calls over one connection."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, trace_id: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, settings: Context, trace_id: str) -> None:
         self._stub = operator_pb2_grpc.OperatorStub(channel)
         self._artifacts = transfer_pb2_grpc.ArtifactsStub(channel)
-        self._address = address
+        self._settings = settings
         # W3C Trace Context level 1: version, trace id, the command's own span, sampled.
         self._metadata = (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
 
@@ -270,10 +252,17 @@ class Client:
             async with translated(PEER):
                 yield
         except Unavailable as err:
-            raise _told_where(err, self._address) from err
+            raise _told_where(err, self._settings) from err
 
 
-def _told_where(error: FoedusError, address: str) -> Unavailable:
+def _told_where(error: Unavailable, settings: Context) -> Unavailable | TrustError:
+    address, cause = settings.coordinator, error.__cause__
+    said = (cause.details() or "") if isinstance(cause, grpc.aio.AioRpcError) else ""
+    if any(words in said for words in _UNBELIEVED):
+        return TrustError(
+            f"the server at {address} is not the coordinator of the CA {settings.ca}, by name, issuer or time",
+            remedy="check --coordinator and --ca: foedus config get-contexts",
+        )
     remedy = error.remedy or f"is it up at {address}? compare with: foedus config get-contexts"
     return Unavailable(error.message, remedy=remedy, code=error.code)
 

@@ -18,6 +18,7 @@ from controlplane.services.trust import Trust
 from controlplane.store.ports.trust import Revocation
 from treaty import statement
 from treaty.charter import Charter
+from treaty.errors import InvalidInput
 from treaty.fields import timestamp_text
 from treaty.keys import SigningKey
 from treaty.names import AgentId, Digest, digest_of
@@ -91,7 +92,17 @@ class Parties(SilentListener):
         return accepted
 
     async def revoke(self, subject: str, *, reason: str, by: str) -> Sequence[NodeAgent]:
-        """Put out an id or a CA; live streams are cut. The NodeAgents that are out by it."""
+        """Put out an id or a CA; live streams are cut. The NodeAgents that are out by it.
+
+        An id that nobody has used is put out in advance, and no NodeAgent is. `subject` may be a NodeAgent's name.
+
+        Raises: NotFound: of another treaty or no party. InvalidInput: no id, or no reason that a record can show.
+        """
+        if not reason.strip() or not reason.isprintable():
+            raise InvalidInput("a revocation has a reason, in one line", remedy="pass --reason 'host stolen'")
+        if not subject.startswith(("spiffe:", "sha256:")):
+            subject = str(self._nations.named(subject))
+        self._trust.check_party(subject)
         out = await self._nations.revoke(subject, reason=reason, by=by)
         await self.record_revocations()
         log.warning("revoked", subject=subject, reason=reason, by=by)

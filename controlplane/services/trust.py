@@ -166,6 +166,22 @@ class Trust:
         self._changed()
         return kind
 
+    def check_party(self, subject: str) -> None:
+        """Check that a SPIFFE id, or the digest of a CA, is one that this charter knows an authority for.
+
+        Raises: NotFound: of another treaty, or of a nation that is no party. InvalidInput: no SPIFFE id at all.
+        """
+        remedy = "see 'foedus get agents' and 'foedus charter show'"
+        if subject.startswith("sha256:"):
+            self._authority_of(names.digest(subject))
+            return
+        domain = self.charter.domain
+        if not subject.removeprefix("spiffe://").partition("/")[0].endswith(f".{domain}"):
+            raise NotFound(f"{subject[:255]} is not an id of {domain}, the domain of this treaty", remedy=remedy)
+        identity = names.spiffe_id(subject, domain)
+        if identity.authority not in self._current.ca_digests:
+            raise NotFound(f"{identity.authority.upper()} is no party of this treaty", remedy=remedy)
+
     async def revocations(self) -> Sequence[Revocation]:
         """All that are stored, oldest first, each with who asked for it, why and when."""
         return await self._store.trust.revocations()

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 from node_agent.cli.program import app
 from treaty.cli.ending import run_app
+from treaty.cli.program import silence_grpc
 
 
 def main() -> None:
+    silence_grpc()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -28,7 +28,7 @@ def opened_journal(home: Home) -> Iterator[SqliteJournal]:
 
 @contextmanager
 def opened(home: Home) -> Iterator[Foundation]:
-    """Everything of an agent that has joined, verified. Raises: NotFound: it has not."""
+    """Everything of an agent that has joined, verified. Raises: PreconditionFailed: it has not."""
     from node_agent.agent import SystemClock, lay
 
     base = lay(home, SystemClock())

@@ -5,6 +5,7 @@ Importing this module costs what typer costs: no gRPC, no cryptography, no rich.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -71,6 +72,11 @@ def lazy_group(package: str, commands: Mapping[str, Command]) -> type[TyperGroup
             return found or super().shell_complete(ctx, incomplete)
 
     return LazyGroup
+
+
+def silence_grpc() -> None:
+    """Let gRPC print nothing of its own beside our lines. To be called before anything imports it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def version_option(program: str) -> Any:

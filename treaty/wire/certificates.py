@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from treaty.charter import Charter
 from treaty.errors import IdentityRefused, InvalidInput
-from treaty.names import Digest, SpiffeId, SpiffeRole, digest_of, spiffe_id
+from treaty.names import COORDINATOR_HOST, Digest, SpiffeId, SpiffeRole, digest_of, spiffe_id
 
 BACKDATED = timedelta(hours=2)
 DEFAULT_LEAF_LIFETIME = timedelta(hours=8)
@@ -163,6 +163,34 @@ def certificate_digest(certificate: x509.Certificate) -> Digest:
 
 def ca_digest(ca_pem: str) -> Digest:
     return certificate_digest(load_certificate(ca_pem.encode("ascii", "replace")))
+
+
+def check_authorities(charter: Charter) -> None:
+    """Check that each CA of a charter is constrained to its own authority's host, and to nothing else.
+
+    One of another domain would be refused at each handshake without a word; one without a constraint could name others.
+    Raises: InvalidInput, naming the party.
+    """
+    _check_constraint("the coordinator", charter.coordinator.ca_pem, f"{COORDINATOR_HOST}.{charter.domain}")
+    for code, nation in charter.nations.items():
+        _check_constraint(code, nation.ca_pem, f"{code.lower()}.{charter.domain}")
+
+
+def _check_constraint(party: str, ca_pem: str, host: str) -> None:
+    ca = load_certificate(ca_pem.encode("ascii", "replace"))
+    try:
+        constraint = ca.extensions.get_extension_for_class(x509.NameConstraints).value
+    except (x509.ExtensionNotFound, ValueError):
+        permitted = []
+    else:
+        subtrees = constraint.permitted_subtrees or []
+        permitted = [name.value for name in subtrees if isinstance(name, x509.UniformResourceIdentifier)]
+    if permitted != [host]:
+        found = f"constrained to {', '.join(permitted)[:300]}" if permitted else "constrained to no host"
+        raise InvalidInput(
+            f"the CA of {party} is {found}, and this charter needs {host}",
+            remedy="have its descriptor made with the --domain of the charter, or draft the charter for its domain",
+        )
 
 
 def check_leaf(leaf: x509.Certificate, charter: Charter, now: datetime) -> SpiffeId:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Output, OutputOption
+from controlplane.cli.options import Output, OutputOption, YesOption
 from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
 from treaty.cli.program import noun
@@ -34,9 +35,16 @@ def revoke(
     subject: Annotated[
         str, typer.Argument(metavar="SPIFFE-ID|CA-DIGEST", help="An agent, or the digest of a nation's CA.")
     ],
-    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, in one line; kept in the record.")],
+    yes: YesOption = False,
 ) -> None:
-    """Cut an agent, or everything that a CA has issued, off: live streams too, for good."""
+    """Cut an agent, or everything that a CA has issued, off: live streams too, for good.
+
+    Asks on a terminal. An id of a party that has never connected is revoked in advance.
+    """
+    if not yes and sys.stdin.isatty():
+        what = f"everything that the CA {subject} issued" if subject.startswith("sha256:") else subject
+        typer.confirm(f"Cut off {what}? It cannot be taken back.", abort=True, err=True)
     asyncio.run(_revoke(invocation(ctx), subject, reason))
 
 
@@ -52,5 +60,7 @@ async def _revoke(invoked: Invocation, subject: str, reason: str) -> None:
     from controlplane.cli.calls import client_of
 
     async with client_of(invoked) as client:
-        await client.revoke(subject, reason)
-    typer.echo(f"{subject} revoked")
+        known = await client.revoke(subject, reason)
+    is_agent = "/agent/" in subject or not subject.startswith(("spiffe:", "sha256:"))
+    is_early = is_agent and known is None
+    typer.echo(f"{subject} is not known here yet; revoked in advance" if is_early else f"{subject} revoked")

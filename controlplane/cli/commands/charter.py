@@ -124,9 +124,11 @@ def sign(
     from controlplane.cli import charter_drafts as drafts
     from controlplane.cli.files import read_file, write_file
     from treaty import statement
+    from treaty.wire.certificates import check_authorities
 
     envelope = read_file(file, "charter")
     charter = drafts.parse(envelope, file)
+    check_authorities(charter)
     signers = list(signing_keys(key, passphrase_file))
     for signer in signers:
         envelope = statement.add_signature(envelope, signer)

@@ -25,6 +25,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the context.", autoco
 
 @app.command(
     "set-context",
+    short_help="Create a context, or change what is given of it.",
     epilog="Example:  foedus config set-context eu --coordinator hub:7443 --cert op.pem --key op.key --ca ca.pem",
 )
 def set_context(
@@ -36,13 +37,25 @@ def set_context(
     ca: Annotated[Path | None, typer.Option(metavar="FILE", help="The coordinator's CA.")] = None,
     charter: Annotated[Path | None, typer.Option(metavar="FILE", help="The charter you compared.")] = None,
 ) -> None:
-    """Create a context, or change what is given of it. The first one becomes the current one."""
+    """Create a context, or change what is given of it. The first one becomes the current one.
+
+    The files are read and held against each other; what does not fit is refused.
+    """
+    from controlplane.cli.charter_drafts import read_charter
+    from controlplane.cli.identity import check_address, read_identity
+
     path = config_path()
     config = read_config(path)
     files = {"cert": cert, "key": key, "ca": ca, "charter": charter}
     given = Context(coordinator=coordinator, **{name: str(file.resolve()) for name, file in files.items() if file})
     known = config.contexts.get(name, Context())
-    write_config(path, with_context(config, name, given.over(invocation(ctx).flags).over(known)))
+    context = given.over(invocation(ctx).flags).over(known)
+    if context.coordinator:
+        check_address(context.coordinator)
+    read_identity(context)
+    if context.charter:
+        read_charter(Path(context.charter))
+    write_config(path, with_context(config, name, context))
     typer.echo(f"context {name} set in {path}")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from node_agent.cli.output import Format, say, show, table
 from node_agent.cli.program import HomeOption, home_of
+from node_agent.home import Home
 from treaty.cli.program import verb
 
 join_app = verb()
@@ -61,10 +62,18 @@ def join(
             say(f"waiting: {refusal}")
         else:
             raise refusal
+        say(f"next: {run_command(place)}")
 
     with place.occupied():
         asyncio.run(learn())
         asyncio.run(connect())
+
+
+def run_command(home: Home) -> str:
+    """How to run the agent of `home`."""
+    from node_agent.settings import default_home
+
+    return "foedus-agent run" if home.root == default_home() else f"foedus-agent --home {home.root} run"
 
 
 @check_app.command(epilog="Example:  foedus-agent check")
@@ -89,11 +98,11 @@ def check(
     finally:
         base.close()
     if output is Format.TABLE:
-        rows = [("ok" if found.is_good else "FAIL", found.name, found.text) for found in findings]
-        table(("RESULT", "CHECK", "FOUND"), rows)
+        table(("RESULT", "CHECK", "FOUND"), [(found.result, found.name, found.text) for found in findings])
         for found in findings:
-            if not found.is_good:
-                say(f"error: {found.name}: {found.text}\n  {found.remedy}")
+            if found.result != "ok":
+                kind = "note" if found.is_good else "error"
+                say(f"{kind}: {found.name}: {found.text}\n  {found.remedy}")
     else:
         show(
             [

@@ -143,3 +143,46 @@ async def test_a_revocation_that_another_process_wrote_cuts_the_stream_within_fi
     began = now()
     assert (await stream.ended()).details() == "REVOKED"
     assert now() - began < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        (
+            "spiffe://fr.other.example/agent/par-1",
+            "NOT_FOUND: spiffe://fr.other.example/agent/par-1 is not an id of treaty.example",
+        ),
+        ("spiffe://kr.treaty.example/agent/seo-1", "NOT_FOUND: KR is no party of this treaty"),
+        ("kr-seo-1", "NOT_FOUND: KR is no party of this treaty"),
+        ("sha256:" + "0" * 64, f"NOT_FOUND: no CA of this charter has the digest sha256:{'0' * 64}"),
+        ("spiffe://fr.treaty.example/agent/PAR", "INVALID_INPUT: "),
+        ("the one in Paris", "INVALID_INPUT: "),
+    ],
+)
+async def test_what_is_no_ones_in_this_treaty_is_not_revoked(there: World, subject: str, said: str) -> None:
+    request = wire.RevokeAgentRequest(subject=subject, reason="stolen")
+    refused = await failure(there.operator().RevokeAgent(request))
+    assert (refused.details() or "").startswith(said)
+    assert there.coordinator.core.trust.revoked == frozenset()
+    assert there.coordinator.core.record.size == 1
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "two\nlines"])
+async def test_a_revocation_without_a_reason_in_one_line_is_refused(there: World, reason: str) -> None:
+    refused = await failure(there.operator().RevokeAgent(wire.RevokeAgentRequest(subject=str(PAR), reason=reason)))
+    assert (refused.details() or "").startswith("INVALID_INPUT: a revocation has a reason, in one line; pass --reason")
+    assert there.coordinator.core.trust.revoked == frozenset()
+
+
+async def test_an_agent_of_a_party_is_revoked_before_it_was_ever_seen(there: World) -> None:
+    answer = await there.operator().RevokeAgent(wire.RevokeAgentRequest(subject=str(PAR), reason="laptop lost"))
+    assert not answer.json
+    assert (await failure(there.connect(PAR))).details() == "REVOKED"
+    assert there.coordinator.core.record.size == 2
+
+
+async def test_an_agent_is_revoked_by_the_name_of_its_resource(there: World) -> None:
+    await there.accept(PAR)
+    answer = await there.operator().RevokeAgent(wire.RevokeAgentRequest(subject="fr-par-1", reason="stolen"))
+    assert json.loads(answer.json)["metadata"]["name"] == "fr-par-1"
+    assert there.coordinator.core.trust.revoked == {str(PAR)}

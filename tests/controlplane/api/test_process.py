@@ -7,6 +7,8 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -18,6 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from controlplane.home import Home
 from tests.controlplane.api.world import home_of, load_charter
 from treaty.exit_codes import ExitCode
+from treaty.names import PartyCode
+from treaty.wire.certificates import new_ca
 from treaty.wire.credentials import plain_channel
 from treaty.wire.v1 import reach_pb2, reach_pb2_grpc
 
@@ -134,6 +138,29 @@ def test_a_charter_that_names_another_coordinator_is_refused(home: Home, tmp_pat
     assert refused.stderr == (
         "error: the charter names another CA for the coordinator\n  serve from the home it was made in\n"
     )
+
+
+def test_a_charter_of_another_domain_than_the_homes_is_refused(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    _, others = home_of(tmp_path / "other")
+    file = tmp_path / "charter.json"
+    file.write_bytes(others.signed(replace(others.charter(), domain="other.example")))
+    refused = told("charter", "--home", str(home.root), str(file))
+    assert refused.stderr == (
+        "error: the charter is of the domain other.example, and this coordinator of treaty.example\n"
+        "  draft the charter for the domain of 'foedus-coordinator init'\n"
+    )
+
+
+def test_a_charter_with_a_nations_ca_of_another_domain_is_not_loaded(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    charters.cas[PartyCode("FR")] = new_ca("fr", "other.example", datetime.now(UTC))
+    file = tmp_path / "charter.json"
+    file.write_bytes(charters.signed())
+    refused = told("charter", "--home", str(home.root), str(file))
+    assert refused.returncode == ExitCode.USAGE
+    assert refused.stderr.startswith("error: the CA of FR is constrained to fr.other.example, and this charter needs")
+    assert "no charter" in told("serve", "--home", str(home.root)).stderr
 
 
 def test_the_coordinators_process_never_loads_flower_or_torch() -> None:

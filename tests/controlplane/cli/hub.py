@@ -37,6 +37,7 @@ class Hub(operator_pb2_grpc.OperatorServicer, transfer_pb2_grpc.ArtifactsService
     published: list[bytes] = field(default_factory=list)
     chunks: dict[str, bytes] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
+    revoked: list[tuple[str, str]] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
 
     def put(self, resource: AnyResource) -> None:
@@ -56,6 +57,11 @@ class Hub(operator_pb2_grpc.OperatorServicer, transfer_pb2_grpc.ArtifactsService
         items = [_message(self.resources[request.kind, name]) for name in own[:1]]
         after = own[0] if len(own) > 1 else ""
         return operator_pb2.ListResponse(items=items, continue_after=after, resource_version=5)
+
+    def RevokeAgent(self, request: Any, context: Any) -> operator_pb2.Resource:  # noqa: N802
+        self.revoked.append((request.subject, request.reason))
+        agents = [found for (kind, _), found in self.resources.items() if kind == "NodeAgent"]
+        return _message(agents[0]) if agents else operator_pb2.Resource()
 
     def FetchManifest(self, request: Any, context: Any) -> operator_pb2.FetchManifestResponse:  # noqa: N802
         return operator_pb2.FetchManifestResponse(envelope=self.manifests[request.model])

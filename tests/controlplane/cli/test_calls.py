@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.builders.charters import DOMAIN
 from tests.controlplane.cli.conftest import Foedus, Ran
 from tests.controlplane.cli.hub import Hub, serving
 from tests.controlplane.cli.records import RecordBuilder, shrunk
@@ -21,12 +27,13 @@ from treaty.label import Classification, label
 from treaty.lineage import Lineage
 from treaty.manifest import Description, Manifest, parse_manifest
 from treaty.manifest_build import build
-from treaty.names import PartyCode
+from treaty.names import PartyCode, spiffe_id
 from treaty.resources.meta import new_resource
 from treaty.resources.models import MODEL_VERSION, Label, ModelVersionSpec
-from treaty.resources.nations import NATION, NationSpec
+from treaty.resources.nations import NATION, NODE_AGENT, NationSpec, NodeAgentSpec
 from treaty.statement import StatementKind
 from treaty.strict_json import canonical, parse_object
+from treaty.wire.certificates import issue_client, new_ca
 
 
 class Calls:
@@ -83,6 +90,70 @@ def test_a_coordinator_that_is_not_there_is_unavailable(calls: Calls) -> None:
     assert said.code == 6
     assert said.err.startswith("error: the coordinator cannot be reached")
     assert "is it up at localhost:1?" in said.err
+
+
+AGENT = "spiffe://fr.treaty.example/agent/par-1"
+
+
+def test_an_agent_that_was_never_seen_is_revoked_in_advance_and_the_answer_says_so(calls: Calls) -> None:
+    said = calls("agent", "revoke", AGENT, "--reason", "laptop lost")
+    assert (said.code, said.out) == (0, f"{AGENT} is not known here yet; revoked in advance\n")
+    calls.hub.put(new_resource(NODE_AGENT, "fr-par-1", NodeAgentSpec(AGENT, PartyCode("FR"))))
+    assert calls("agent", "revoke", AGENT, "--reason", "laptop lost").out == f"{AGENT} revoked\n"
+    assert calls.hub.revoked == [(AGENT, "laptop lost")] * 2
+
+
+def test_a_revocation_needs_a_reason(calls: Calls) -> None:
+    said = calls("agent", "revoke", AGENT)
+    assert (said.code, said.err.splitlines()[0]) == (2, "error: missing option '--reason'")
+    assert calls.hub.revoked == []
+
+
+@pytest.mark.parametrize(("answer", "more", "is_revoked"), [("n", [], False), ("y", [], True), ("", ["--yes"], True)])
+def test_a_person_at_a_terminal_is_asked_before_anything_is_revoked(
+    calls: Calls, answer: str, more: list[str], is_revoked: bool
+) -> None:
+    keyboard, terminal = pty.openpty()
+    try:
+        os.write(keyboard, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "controlplane.cli", *calls.flags, "agent", "revoke", AGENT]
+        ran = subprocess.run(
+            [*command, "--reason", "stolen", *more], stdin=terminal, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert ran.returncode == (0 if is_revoked else 130), ran.stderr
+    assert (f"Cut off {AGENT}? It cannot be taken back. [y/N]" in ran.stderr) == (not more)
+    assert calls.hub.revoked == ([(AGENT, "stolen")] if is_revoked else [])
+
+
+def alone(calls: Calls, *more: object) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, whose standard error gRPC shares."""
+    command = [sys.executable, "-m", "controlplane.cli", *calls.flags, *map(str, more)]
+    without = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=without)
+
+
+def test_another_coordinators_server_is_named_and_grpc_says_nothing(calls: Calls) -> None:
+    stranger = new_ca("coordinator", DOMAIN, datetime.now(UTC))
+    own = issue_client(stranger, spiffe_id(f"spiffe://coordinator.{DOMAIN}/operator/op-1", DOMAIN), datetime.now(UTC))
+    (calls.folder / "cert.pem").write_bytes(own.certificate_pem())
+    (calls.folder / "key.pem").write_bytes(own.key_pem())
+    (calls.folder / "ca.pem").write_bytes(stranger.certificate_pem())
+    said = alone(calls, "get", "nations")
+    assert said.returncode == 4
+    assert said.stderr == (
+        f"error: the server at {calls.flags[1]} is not the coordinator of the CA {calls.folder}/ca.pem, "
+        "by name, issuer or time\n  check --coordinator and --ca: foedus config get-contexts\n"
+    )
+
+
+def test_a_server_by_another_name_is_told(calls: Calls) -> None:
+    calls.flags[1] = calls.flags[1].replace("localhost", "127.0.0.1")
+    said = alone(calls, "get", "nations")
+    assert said.returncode == 4
+    assert said.stderr.startswith(f"error: the server at {calls.flags[1]} is not the coordinator of the CA")
 
 
 def run_flags(*more: object) -> tuple[object, ...]:

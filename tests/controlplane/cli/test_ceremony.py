@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.controlplane.cli.conftest import Foedus
-from treaty.charter import Coordinator, Role
+from treaty import statement
+from treaty.charter import Coordinator, Role, parse_charter
 from treaty.delegation import coordinator_descriptor, nation_descriptor
 from treaty.keys import new_signing_key
 from treaty.names import PartyCode
@@ -150,6 +156,71 @@ def test_a_mistake_in_a_draft_is_told(foedus: Foedus, folder: Path, option: str,
     assert said.code == 2
     assert message in said.err
     assert not out.exists()
+
+
+def elsewhere(folder: Path, code: str, domain: str) -> Path:
+    """A nation's descriptor, its CA made for `domain`."""
+    ca = new_ca(code, domain, datetime.now(UTC)).certificate_pem().decode()
+    path = folder / f"{code}-elsewhere.json"
+    path.write_bytes(nation_descriptor(PartyCode(code.upper()), [new_signing_key()], 1, ca))
+    return path
+
+
+def test_a_descriptor_of_another_domain_is_refused(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    before = file.read_bytes()
+    said = foedus("charter", "add-nation", file, elsewhere(folder, "de", "other.example"))
+    assert said.code == 2
+    assert said.err.startswith(
+        "error: the CA of DE is constrained to de.other.example, and this charter needs de.treaty.example\n"
+    )
+    assert file.read_bytes() == before
+
+
+def test_a_nations_descriptor_whose_ca_is_another_nations_is_refused(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    ca = new_ca("kr", DOMAIN, datetime.now(UTC)).certificate_pem().decode()
+    (folder / "jp.json").write_bytes(nation_descriptor(PartyCode("JP"), [new_signing_key()], 1, ca))
+    said = foedus("charter", "add-nation", file, folder / "jp.json")
+    assert said.code == 2
+    assert "the CA of JP is constrained to kr.treaty.example" in said.err
+
+
+def test_a_draft_for_another_domain_than_its_coordinators_is_refused(foedus: Foedus, folder: Path) -> None:
+    out = folder / "other.json"
+    said = foedus(
+        *("charter", "init", "--treaty", "demo", "--domain", "other.example", "--founder", folder / "f1.pub"),
+        *("--publisher", folder / "p1.pub", "--treaty-policy", folder / "t1.pub", "-o", out),
+        *("--coordinator", folder / "hub.json"),
+    )
+    assert said.code == 2
+    assert (
+        "the CA of the coordinator is constrained to coordinator.treaty.example, "
+        "and this charter needs coordinator.other.example" in said.err
+    )
+    assert not out.exists()
+
+
+def test_a_founder_does_not_sign_a_charter_whose_ca_is_unconstrained(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    charter = parse_charter(statement.unverified(file.read_bytes()).predicate)
+    france = charter.nation(PartyCode("FR"))
+    loose = replace(france, ca_pem=unconstrained_ca())
+    nations = MappingProxyType({PartyCode("FR"): loose})
+    file.write_bytes(statement.sign(replace(charter, nations=nations).statement(), []))
+    before = file.read_bytes()
+    said = foedus("charter", "sign", file, "--key", folder / "f1.key")
+    assert said.code == 2
+    assert "the CA of FR is constrained to no host, and this charter needs fr.treaty.example" in said.err
+    assert file.read_bytes() == before
+
+
+def unconstrained_ca() -> str:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loose")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    dated = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    return dated.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def test_a_key_is_never_overwritten_and_a_passphrase_is_needed_again(foedus: Foedus, tmp_path: Path) -> None:

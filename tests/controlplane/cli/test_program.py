@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ from controlplane.home import Home, identity_of, initialise
 from tests.controlplane.cli.conftest import Foedus
 from treaty.cli.program import lazy_group
 from treaty.exit_codes import ExitCode
+from treaty.names import spiffe_id
+from treaty.wire.certificates import issue_client, new_ca
 
 AGENT = "from node_agent.cli.__main__ import run; run_it = lambda: run(['status', '--home', HOME])"
 COORDINATOR = """
@@ -130,7 +132,59 @@ def test_what_cannot_be_dialled_is_said_before_it_is_dialled(
     assert len(said.err.strip().split("\n")) == 1
 
 
+DOMAIN = "treaty.example"
+NOW = datetime.now(UTC)
+
+
+def issue(folder: Path, name: str, *, ago: timedelta = timedelta(0)) -> None:
+    """A client's key and certificate for an hour, and its CA, made that long ago."""
+    ca = new_ca("coordinator", DOMAIN, NOW - ago)
+    who = spiffe_id(f"spiffe://coordinator.{DOMAIN}/operator/{name}", DOMAIN)
+    own = issue_client(ca, who, NOW - ago, timedelta(hours=1))
+    (folder / f"{name}.key").write_bytes(own.key_pem())
+    (folder / f"{name}.pem").write_bytes(own.certificate_pem())
+    (folder / f"{name}-ca.pem").write_bytes(ca.certificate_pem())
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "ca", "code", "line"),
+    [
+        ("a.pem", "a.key", "a-ca.pem", 0, ""),
+        ("a.pem", "b.key", "a-ca.pem", 2, "the client key {}/b.key is not the key of the client certificate {}/a.pem"),
+        ("a.pem", "a.key", "b-ca.pem", 2, "the coordinator's CA {}/b-ca.pem did not issue the client certificate {}/a"),
+        ("old.pem", "old.key", "old-ca.pem", 7, "the client certificate {}/old.pem ended at "),
+        ("new.pem", "new.key", "new-ca.pem", 7, "the client certificate {}/new.pem begins at "),
+        ("a.key", "a.key", "a-ca.pem", 2, "the client certificate {}/a.key is not PEM, or is locked by a password"),
+        ("a.pem", "a.pem", "a-ca.pem", 2, "the client key {}/a.pem is not PEM, or is locked by a password"),
+        ("a.pem", "a.key", "a.key", 2, "the coordinator's CA {}/a.key is not PEM, or is locked by a password"),
+        ("gone.pem", "a.key", "a-ca.pem", 3, "there is no client certificate {}/gone.pem"),
+    ],
+)
+def test_the_file_that_does_not_fit_is_named_before_a_context_holds_it(
+    foedus: Foedus, tmp_path: Path, cert: str, key: str, ca: str, code: int, line: str
+) -> None:
+    for name, days in (("a", 0), ("b", 0), ("old", 1), ("new", -1)):
+        issue(tmp_path, name, ago=timedelta(days=days))
+    files = ("--cert", tmp_path / cert, "--key", tmp_path / key, "--ca", tmp_path / ca)
+    said = foedus("config", "set-context", "eu", "--coordinator", "hub:7443", *files)
+    assert said.code == code, said.err
+    assert said.err.startswith(f"error: {line.format(tmp_path, tmp_path)}" if line else "")
+    assert (tmp_path / "config.yaml").exists() == (code == 0)
+    if code:
+        called = foedus("--coordinator", "localhost:1", *files, "get", "nations")
+        assert (called.code, called.err) == (code, said.err)
+
+
+def test_a_context_whose_address_or_charter_is_none_is_not_set(foedus: Foedus, tmp_path: Path) -> None:
+    said = foedus("config", "set-context", "eu", "--coordinator", "hub")
+    assert (said.code, said.err) == (2, "error: the coordinator 'hub' is not HOST:PORT\n")
+    said = foedus("config", "set-context", "eu", "--charter", tmp_path / "charter.json")
+    assert (said.code, said.err.splitlines()[0]) == (3, f"error: there is no charter {tmp_path / 'charter.json'}")
+    assert not (tmp_path / "config.yaml").exists()
+
+
 def test_contexts_are_set_used_and_listed(foedus: Foedus, tmp_path: Path) -> None:
+    issue(tmp_path, "op")
     for name in ("eu", "nato"):
         said = foedus("config", "set-context", name, "--coordinator", f"{name}:7443", "--cert", tmp_path / "op.pem")
         assert said.code == 0

@@ -87,8 +87,8 @@ def test_verbs_say_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["status", "--home", str(tmp_path)]) == 3
     assert "run 'foedus-agent init' first" in said(capsys)
     joined = nation(tmp_path)
-    assert run(["status", "--home", str(joined.home.root)]) == 3
-    assert "run 'foedus-agent join' first" in said(capsys)
+    assert run(["status", "--home", str(joined.home.root)]) == 7
+    assert "foedus-agent join --coordinator" in said(capsys)
 
 
 def test_status_shows_the_agent_that_is_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,12 +188,23 @@ def test_check_names_the_first_thing_that_stands_in_the_way(
     findings = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert findings["charter"]["good"]
     assert findings["delegation"]["good"]
+    assert findings["coordinator"]["found"] == "nothing answers at localhost:1, the mutual TLS port"
     assert findings["tls"] == {
         "check": "tls",
         "good": False,
-        "found": "no TLS server answers at localhost:1",
+        "found": "no TLS server answers at localhost:1, the Reach port",
         "remedy": "check the address, the network and any proxy",
     }
+
+
+def test_check_of_a_home_that_has_not_joined_names_the_step_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", "--home", str(nation(tmp_path).home.root)]) == 7
+    assert said(capsys) == (
+        "error: this agent has not joined a treaty\n"
+        "  foedus-agent join --coordinator HOST:PORT --reach HOST:PORT --charter sha256:…"
+    )
 
 
 def test_check_says_when_the_agent_s_delegation_has_ended(

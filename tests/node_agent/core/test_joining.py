@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,14 +13,17 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import timestamp_pb2
 
-from node_agent import charters, joining, reach
+from node_agent import charters, checkup, joining, reach
 from node_agent.agent import SystemClock
 from node_agent.charters import Membership
 from node_agent.connections import reach_line
 from node_agent.customs import Customs
 from node_agent.journal import SqliteJournal
+from tests.node_agent.core.coordinator import coordinator
 from tests.node_agent.core.nation import FR, Joined, nation
+from treaty import statement
 from treaty.errors import InvalidInput, PreconditionFailed, RollbackRefused, TrustError, Unavailable
 from treaty.keys import new_signing_key
 from treaty.names import Digest, PartyCode, agent_id, digest_of
@@ -28,26 +33,33 @@ from treaty.wire.v1 import reach_pb2, reach_pb2_grpc
 
 
 class Reach(reach_pb2_grpc.ReachServicer):
-    def __init__(self, envelopes: Sequence[bytes]) -> None:
-        self.envelopes = envelopes
+    """`code` is its diagnosis; the charter's digest that it greets with is the last envelope's."""
+
+    def __init__(self, envelopes: Sequence[bytes], code: str) -> None:
+        self.envelopes, self.code = envelopes, code
 
     async def Greet(self, request: Any, context: Any) -> reach_pb2.GreetResponse:  # noqa: N802
-        return reach_pb2.GreetResponse(charter_digest=digest_of(b"c"), nonce=b"n" * 32)
+        digest = statement.unverified(self.envelopes[-1]).subject_digest if self.envelopes else digest_of(b"c")
+        moment = timestamp_pb2.Timestamp()
+        moment.FromDatetime(datetime.now(UTC))
+        return reach_pb2.GreetResponse(server_time=moment, charter_digest=digest, nonce=b"n" * 32)
 
     async def Diagnose(self, request: Any, context: Any) -> reach_pb2.DiagnoseResponse:  # noqa: N802
-        return reach_pb2.DiagnoseResponse(code="ACCEPTED")
+        return reach_pb2.DiagnoseResponse(code=self.code)
 
     async def FetchCharter(self, request: Any, context: Any) -> reach_pb2.FetchCharterResponse:  # noqa: N802
         return reach_pb2.FetchCharterResponse(envelopes=self.envelopes)
 
 
 @asynccontextmanager
-async def reachable(ca: Issued, envelopes: Sequence[bytes], *, at: datetime | None = None) -> AsyncIterator[str]:
+async def reachable(
+    ca: Issued, envelopes: Sequence[bytes], *, at: datetime | None = None, code: str = "ACCEPTED"
+) -> AsyncIterator[str]:
     """`at`: what time it is for the server; now unless it is said."""
     issued = issue_server(ca, ["localhost"], at or datetime.now(UTC))
     identity = credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), ())
     server = grpc.aio.server()
-    reach_pb2_grpc.add_ReachServicer_to_server(Reach(envelopes), server)  # type: ignore[no-untyped-call,unused-ignore]
+    reach_pb2_grpc.add_ReachServicer_to_server(Reach(envelopes, code), server)  # type: ignore[no-untyped-call,unused-ignore]
     port = server.add_secure_port("localhost:0", credentials.plain_server_credentials(lambda: identity))
     await server.start()
     try:
@@ -61,10 +73,10 @@ def joined(tmp_path: Path) -> Joined:
     return nation(tmp_path)
 
 
-async def learn(joined: Joined, address: str, pinned: Digest) -> None:
+async def learn(joined: Joined, address: str, pinned: Digest, coordinator: str = "localhost:1") -> None:
     journal = SqliteJournal(joined.home.journal, SystemClock())
     try:
-        membership = Membership("localhost:1", address, pinned)
+        membership = Membership(coordinator, address, pinned)
         await joining.learn(joined.home, membership, Customs(journal.crossings), SystemClock())
     finally:
         journal.close()
@@ -127,9 +139,92 @@ async def test_a_charter_without_this_nation_is_refused(joined: Joined) -> None:
             await learn(joined, address, without.digest)
 
 
-async def test_where_nobody_speaks_tls_it_says_so(joined: Joined) -> None:
-    with pytest.raises(Unavailable, match="no TLS server answers at localhost:1"):
-        await learn(joined, "localhost:1", joined.charter.digest)
+@pytest.mark.parametrize(("is_up", "said"), [(False, "does not answer either"), (True, "accepts connections")])
+async def test_where_nobody_speaks_tls_it_says_which_of_the_two_ports_answers(
+    joined: Joined, is_up: bool, said: str
+) -> None:
+    async with listening() if is_up else nullcontext("localhost:2") as coordinator:
+        with pytest.raises(Unavailable) as refused:
+            await learn(joined, "localhost:1", joined.charter.digest, coordinator)
+    assert refused.value.message == (
+        f"no TLS server answers at localhost:1, the Reach port; {coordinator}, the mutual TLS port, {said}"
+    )
+
+
+async def test_the_mutual_tls_port_given_as_reach_is_told(joined: Joined) -> None:
+    async with coordinator(joined) as (_, port):
+        with pytest.raises(Unavailable, match=f"localhost:{port} speaks TLS, and does not answer as Reach") as refused:
+            await learn(joined, f"localhost:{port}", joined.charter.digest)
+    assert "--coordinator" in refused.value.remedy
+    assert nothing_was_kept(joined)
+
+
+@pytest.mark.parametrize("code", ["ACCEPTED", "NOT_ACCEPTED"])
+async def test_a_dead_mutual_tls_port_is_named_whatever_reach_says(joined: Joined, code: str) -> None:
+    async with reachable(joined.world.coordinator_ca, [joined.envelope], code=code) as address:
+        joined.join("localhost:1", address)
+        base = joined.lay()
+        refusal = await joining.try_connection(base)
+        base.close()
+    assert refusal is not None
+    assert refusal.message == f"nothing answers at localhost:1, the mutual TLS port; Reach at {address} does"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("ACCEPTED", "connected as spiffe://fr.treaty.example/agent/par-1"),
+        ("NOT_ACCEPTED", "waiting: an operator must accept spiffe://fr.treaty.example/agent/par-1"),
+    ],
+)
+async def test_join_names_the_next_step(joined: Joined, code: str, told: str) -> None:
+    world = joined.world.coordinator_ca
+    hub = coordinator(joined) if code == "ACCEPTED" else listening()
+    async with hub as found, reachable(world, [joined.envelope], code=code) as reach_address:
+        address = found if isinstance(found, str) else f"localhost:{found[1]}"
+        arguments = ["--coordinator", address, "--reach", reach_address, "--charter", joined.charter.digest]
+        command = [sys.executable, "-m", "node_agent.cli", "--home", str(joined.home.root), "join", *arguments]
+        ran = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, said = await ran.communicate()
+    assert ran.returncode == 0
+    lines = said.decode().splitlines()
+    assert lines[0] == "joined test-treaty, charter version 1"
+    assert lines[1].startswith(told)
+    assert lines[2] == f"next: foedus-agent --home {joined.home.root} run"
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[str]:
+    """A port that accepts connections and then hangs up."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "localhost", 0)
+    async with server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+
+
+async def checked(joined: Joined, envelopes: Sequence[bytes]) -> dict[str, joining.Finding]:
+    """What `check` finds where the coordinator shows these charters."""
+    async with reachable(joined.world.coordinator_ca, envelopes) as address:
+        joined.join("localhost:1", address)
+        base = joined.lay()
+        found = {finding.name: finding async for finding in checkup.check(base)}
+        base.close()
+    return found
+
+
+async def test_a_later_charter_of_the_coordinator_is_a_note(joined: Joined) -> None:
+    second = joined.world.signed(replace(joined.charter, version=2))
+    found = (await checked(joined, [joined.envelope, second]))["same charter"]
+    assert (found.result, found.is_good) == ("note", True)
+    assert found.text == "the coordinator has version 2, which follows version 1 here"
+    assert found.remedy == "the running agent follows it by itself"
+
+
+async def test_a_charter_that_does_not_follow_ours_stands_in_the_way(joined: Joined) -> None:
+    forged = joined.world.signed(replace(joined.charter, version=2), signers=1)
+    found = (await checked(joined, [joined.envelope, forged]))["same charter"]
+    assert found.result == "FAIL"
+    assert "1 valid signatures of the 2" in found.text
+    assert (await checked(joined, [joined.envelope]))["same charter"].result == "ok"
 
 
 def test_later_versions_are_followed_from_the_pinned_one(joined: Joined) -> None:
