@@ -138,6 +138,7 @@ async def running(home: Home) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
+    await services.enrolment.load()
     await services.parties.adopt()
     if not core.record.is_frozen:
         await services.parties.record_revocations()
@@ -285,8 +286,8 @@ async def _follow_trust(core: Core, services: Services) -> None:
             if services.parties.is_behind:
                 await services.parties.adopt()
             try:
-                await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
+                await services.enrolment.judge_again(core.calls.callers())
             finally:
-                core.calls.judge(services.enrolment.check_admitted)
+                core.calls.judge(services.enrolment.check_not_denied)
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)
