@@ -139,6 +139,7 @@ async def running(home: Home) -> AsyncIterator[Running]:
 async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
     await services.enrolment.load()
+    await services.registry.load()
     await services.parties.adopt()
     if not core.record.is_frozen:
         await services.parties.record_revocations()
@@ -177,7 +178,7 @@ def _services(core: Core) -> Services:
     runs = Runs(store, fleet, run_planner, driver, desk, arrays, reconciler, news, utc_now)
     enrolment = Enrolment(policies, core.nations, trust)
     parties = Parties(trust, core.nations, enrolment, record, core.log_key, charter_changed=policies.refresh_registers)
-    registry = Registry(store, trust, utc_now)
+    registry = Registry(store, trust, record, utc_now)
     return Services(chunks, models, policies, rollouts, workers, reconciler, runs, parties, enrolment, registry)
 
 
