@@ -138,6 +138,8 @@ async def running(home: Home) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _listening(core: Core, services: Services) -> AsyncIterator[Servers]:
     await services.policies.load()
+    await services.enrolment.load()
+    await services.registry.load()
     await services.parties.adopt()
     if not core.record.is_frozen:
         await services.parties.record_revocations()
@@ -176,7 +178,7 @@ def _services(core: Core) -> Services:
     runs = Runs(store, fleet, run_planner, driver, desk, arrays, reconciler, news, utc_now)
     enrolment = Enrolment(policies, core.nations, trust)
     parties = Parties(trust, core.nations, enrolment, record, core.log_key, charter_changed=policies.refresh_registers)
-    registry = Registry(store, trust, utc_now)
+    registry = Registry(store, trust, record, utc_now)
     return Services(chunks, models, policies, rollouts, workers, reconciler, runs, parties, enrolment, registry)
 
 
@@ -285,8 +287,8 @@ async def _follow_trust(core: Core, services: Services) -> None:
             if services.parties.is_behind:
                 await services.parties.adopt()
             try:
-                await services.enrolment.judge_connected([each.agent for each in core.connections.all()])
+                await services.enrolment.judge_again(core.calls.callers())
             finally:
-                core.calls.judge(services.enrolment.check_admitted)
+                core.calls.judge(services.enrolment.check_not_denied)
         except FoedusError as err:
             log.error("trust not refreshed", code=err.code, exc_info=err)

@@ -7,14 +7,16 @@ agent never reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from node_agent.home import Home, write_atomically
 from node_agent.settings import read_settings, settings_text
 from treaty import names, statement
-from treaty.delegation import AGENT_POWERS, PERSON_POWERS, Delegation, Power, nation_descriptor
-from treaty.errors import ConflictError, InvalidInput
+from treaty.delegation import AGENT_POWERS, PERSON_POWERS, Delegation, Power, nation_descriptor, parse_delegation
+from treaty.errors import ConflictError, FoedusError, InvalidInput, PreconditionFailed
+from treaty.fields import timestamp_text
 from treaty.keys import (
     SigningKey,
     VerificationKey,
@@ -25,6 +27,7 @@ from treaty.keys import (
     write_new,
 )
 from treaty.names import AgentId, Digest, PartyCode
+from treaty.statement import StatementKind
 from treaty.wire.certificates import BACKDATED, new_ca
 
 ROOT = "root"
@@ -75,7 +78,7 @@ def delegate_agent(
     home: Home, root: SigningKey, nation: PartyCode, agent: str, key: VerificationKey, *, now: datetime, days: int
 ) -> Path:
     """Hand receipts, tallies and policy-answered consents to an agent's key."""
-    delegation = Delegation(nation, key, AGENT_POWERS, agent, _begin(now), _end(now, days))
+    delegation = Delegation(nation, key, AGENT_POWERS, agent, _second(now), _end(now, days))
     return _keep(home, delegation, root)
 
 
@@ -90,15 +93,42 @@ def delegate_person(
             "a person's powers are " + ", ".join(sorted(PERSON_POWERS)), remedy="pass --powers consent,overlay"
         )
     key = read_verification_key(public_key)
-    delegation = Delegation(names.nation_code(settings.nation), key, wanted, None, _begin(now), _end(now, days))
+    delegation = Delegation(names.nation_code(settings.nation), key, wanted, None, _second(now), _end(now, days))
     return _keep(home, delegation, root)
 
 
 def _keep(home: Home, delegation: Delegation, root: SigningKey) -> Path:
-    envelope = statement.sign(delegation.statement(), [root])
     path = home.delegations / f"{file_name(Digest(delegation.key.key_id))}.json"
+    begun = _begin(delegation.issued_at, _held(path, root))
+    envelope = statement.sign(replace(delegation, issued_at=begun).statement(), [root])
     write_atomically(path, envelope, mode=0o644)
     return path
+
+
+def _held(path: Path, root: SigningKey) -> Delegation | None:
+    """The delegation of the same key that this root gave before; None where it gave none."""
+    try:
+        verified = statement.verify(path.read_bytes(), StatementKind.DELEGATION, [root.verification], 1)
+        return parse_delegation(verified.statement)
+    except (FileNotFoundError, FoedusError):
+        return None  # of another root, or no delegation: nobody counts it
+
+
+def _begin(now: datetime, held: Delegation | None) -> datetime:
+    """Back as far as certificates, so that a clock somewhat behind this one counts a fresh delegation.
+
+    Of two delegations of one key the later begun counts (`controlplane.services.trust`), so it begins after `held`,
+    which an earlier version dated by the clock itself.
+    Raises: PreconditionFailed (CLOCK_OFF): `held` begins later than now by this clock.
+    """
+    if held is not None and held.issued_at > now:
+        raise PreconditionFailed(
+            f"the delegation in force begins at {timestamp_text(held.issued_at)}, and it is {timestamp_text(now)} here",
+            code="CLOCK_OFF",
+            remedy="set this machine's clock by NTP, then delegate again",
+        )
+    back = now - BACKDATED
+    return back if held is None else max(back, held.issued_at + timedelta(seconds=1))
 
 
 def file_name(digest: Digest) -> str:
@@ -115,11 +145,6 @@ def _power(text: str) -> Power:
 
 def _second(now: datetime) -> datetime:
     return now.replace(microsecond=0)
-
-
-def _begin(now: datetime) -> datetime:
-    """Back as far as certificates, so that a clock somewhat behind this one counts a fresh delegation."""
-    return _second(now) - BACKDATED
 
 
 def _end(now: datetime, days: int) -> datetime:

@@ -46,7 +46,10 @@ LOG_INCLUSION: Final = "LOG_INCLUSION"
 
 
 class InclusionWatch:
-    """Asks on the live stream for what is owed, and holds the answers to the believed checkpoints."""
+    """Asks on the live stream for what is owed, and holds the answers to the believed checkpoints.
+
+    Not to be called from two threads at once (`node_agent.log_thread`).
+    """
 
     def __init__(self, journal: SqliteJournal, logwatch: LogWatch) -> None:
         self._owed = journal.owed

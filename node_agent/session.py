@@ -20,7 +20,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -35,6 +35,7 @@ from node_agent.directives import parse_directive, parse_number, parse_question
 from node_agent.events import Event
 from node_agent.identity import NationIdentity
 from node_agent.inclusion import LOOK_SECONDS, InclusionWatch
+from node_agent.log_thread import LogThread
 from node_agent.logwatch import LogWatch
 from node_agent.outbox import Outbox
 from node_agent.ports import Clock
@@ -91,6 +92,7 @@ class Session:
         self._stream: SessionStream | None = None
         self._sent: set[str] = set()
         self._hung_up = asyncio.Event()
+        self._log_thread = LogThread()
         self._is_behind = False
 
     def say(self, message: session_pb2.AgentMessage) -> None:
@@ -109,7 +111,7 @@ class Session:
     async def run(self) -> None:
         """Dial, converse, dial again (rules 1 and 3). Runs until cancelled."""
         pause = FIRST_PAUSE_SECONDS
-        async with AsyncExitStack() as live:
+        async with aclosing(self._log_thread), AsyncExitStack() as live:
             while True:
                 failure: FoedusError | None = None
                 try:
@@ -215,7 +217,7 @@ class Session:
     async def _prove(self) -> None:
         """Ask for the proof of what was said to be recorded, as long as the stream lasts."""
         watch = self._parts.inclusion
-        watch.begin()
+        await self._hold_to(watch.begin)
         while True:
             if not self._is_behind:
                 for message in await self._hold_to(watch.look) or ():
@@ -226,9 +228,9 @@ class Session:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _hold_to(self, check: Callable[[], T]) -> T | None:
-        """What `check` finds, off the loop; nothing where the log contradicts itself, which is said."""
+        """What `check` finds, on the log's thread; nothing where the log contradicts itself, which is said."""
         try:
-            return await asyncio.to_thread(check)
+            return await self._log_thread.run(check)
         except TrustError as err:
             log.exception("the coordinator's log contradicts itself", code=err.code)
             await self._parts.emit(events.LogContradicted())

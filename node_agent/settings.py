@@ -99,7 +99,7 @@ class Settings:
     trainer_memory_bytes: int = 4 * 2**30
     """Limit of a trainer's private memory. 64 MiB to 16 TiB."""
     trainer_cpu_seconds: int = 24 * 3600
-    """CPU time of one warm trainer over its life. 1 to 2592000."""
+    """CPU time of one warm trainer over its life, of which a run has at least half. 1 to 2592000."""
     trainer_idle_seconds: int = 60
     """How long a trainer stays after a run, for another on the same base and the same dataset. 0 to 3600."""
     slots_directory: str = ""

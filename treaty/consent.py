@@ -78,23 +78,25 @@ def sign_consent(consent: Consent, key: SigningKey) -> bytes:
 
 
 def verify_consent(envelope: bytes, delegations: Iterable[Delegation], now: datetime) -> VerifiedConsent:
-    """Believe a nation's answer.
+    """Believe a nation's answer. A yes has a beginning and an end; a no holds, whatever clock it was dated by.
 
     Raises: BadSignature: not signed by a key that this nation delegated for it. Expired: over, or not begun.
     """
-    claimed = _parse(statement.unverified(envelope))
+    claimed = parse_consent(statement.unverified(envelope))
     power = Power.CONSENT if claimed.by is AnsweredBy.PERSON else Power.POLICY_CONSENT
     verified, delegation = verify_by_power(
         envelope, StatementKind.CONSENT, delegations, nation=claimed.nation, powers=[power], now=now
     )
-    if claimed.issued_at > now + CLOCK_SKEW:
+    is_yes = claimed.answer is Answer.YES
+    if is_yes and claimed.issued_at > now + CLOCK_SKEW:
         raise Expired(f"the consent of {claimed.nation} begins at {timestamp_text(claimed.issued_at)}")
-    if now >= claimed.expires_at:
+    if is_yes and now >= claimed.expires_at:
         raise Expired(f"the consent of {claimed.nation} ended at {timestamp_text(claimed.expires_at)}")
     return VerifiedConsent(claimed, delegation.key.key_id, verified.digest, envelope)
 
 
-def _parse(claimed: Statement) -> Consent:
+def parse_consent(claimed: Statement) -> Consent:
+    """Read what a consent says. Nothing is believed."""
     if claimed.kind is not StatementKind.CONSENT:
         raise InvalidInput(f"expected a consent, got a {claimed.kind}")
     fields = Fields(claimed.predicate, "consent")

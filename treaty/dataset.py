@@ -1,8 +1,8 @@
 """What a nation says about one of its datasets: metadata, signed by its agent, for the coordinator's catalogue.
 
 The predicate is exactly a `DatasetSpec` as the resource model writes it, with the data's classification, when it was
-said and whether the dataset is withdrawn. There is no field for a path, a count or a record. The latest word by
-`issued_at` counts; a withdrawal is final until the nation registers the dataset again.
+said and whether the dataset is withdrawn. There is no field for a path, a count or a record. The word that was recorded
+last counts; a withdrawal holds until the nation registers the dataset again, and no earlier word takes it back.
 """
 
 from __future__ import annotations

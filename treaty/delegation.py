@@ -71,7 +71,7 @@ def verify_delegation(charter: Charter, envelope: bytes, now: datetime) -> Deleg
     claimed = statement.unverified(envelope)
     nation = charter.nation(names.nation_code(str(claimed.predicate.get("nation"))))
     verified = nation.root.verify(envelope, StatementKind.DELEGATION)
-    delegation = _parse(verified.statement)
+    delegation = parse_delegation(verified.statement)
     if now < delegation.issued_at:
         raise Expired(
             f"the delegation of key {delegation.key.key_id} begins at {timestamp_text(delegation.issued_at)}",
@@ -85,7 +85,8 @@ def verify_delegation(charter: Charter, envelope: bytes, now: datetime) -> Deleg
     return delegation
 
 
-def _parse(verified: Statement) -> Delegation:
+def parse_delegation(verified: Statement) -> Delegation:
+    """Read what a delegation says, whenever it holds. Its signature was checked."""
     fields = Fields(verified.predicate, "delegation")
     key = parse_verification_key(fields.text("key", MAX_PEM_CHARS))
     agent = fields.optional_text("agent", 63)

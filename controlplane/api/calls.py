@@ -86,6 +86,9 @@ class LiveCalls:
                 self._is_idle.set()
             _current.reset(token)
 
+    def callers(self) -> frozenset[SpiffeId]:
+        return frozenset(call.caller for call in self._calls)
+
     def judge(self, check: Callable[[SpiffeId], None]) -> None:
         """Cut every call whose caller `check` refuses now (rule 2)."""
         for call in tuple(self._calls):

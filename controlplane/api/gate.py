@@ -3,8 +3,8 @@
 1. Who: the leaf that TLS saw, judged by the charter in force and the revocations; no field of any message is ever read
    as an identity;
 2. what: the table of roles, where a method that is not listed is nobody's (`roles`);
-3. an agent must have been accepted by an operator, and its attempt is recorded where it was not; and the treaty's
-   policy did not refuse it when it was asked last;
+3. an agent must have been accepted by an operator, and its attempt is recorded where it was not; and whatever it calls
+   but Connect, a connect of it was let in by this process, and the treaty's policy in force does not refuse it;
 4. the call is live and can be cut (`calls`); a unary one has a deadline; it is counted;
 5. an error becomes a status: with its text for people at the coordinator, by code alone for an agent.
 """
@@ -127,7 +127,7 @@ class Gate(grpc.aio.ServerInterceptor):
         if caller.role is SpiffeRole.AGENT:
             await self._check_agent(caller, leaf, peer)
             if method != CONNECT:  # there it is asked anew, and may have become another
-                self.enrolment.check_admitted(caller)
+                await self.enrolment.check_admitted(caller)
         if self.calls.count_of(caller) >= MAX_CALLS_PER_CALLER:
             raise ResourceExhausted(f"{caller} has {MAX_CALLS_PER_CALLER} calls in progress")
 

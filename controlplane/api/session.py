@@ -77,12 +77,12 @@ class SessionServicer(session_pb2_grpc.SessionServicer):
             await self._converse(connection, hello, context)
 
     async def _learn(self, agent: AgentId, delegations: tuple[bytes, ...]) -> None:
-        """Believe the nation's delegations; one that has ended is passed over, a forged one ends the stream."""
+        """Believe the nation's delegations; one that is not in force is passed over, a forged one ends the stream."""
         for envelope in delegations:
             try:
                 self._parts.trust.learn_delegation(envelope, nation=agent.nation)
             except Expired as err:
-                log.warning("delegation has ended", agent=str(agent), reason=err.message)
+                log.warning("delegation is not in force", agent=str(agent), reason=err.message)
                 continue
             if not self._parts.record.is_frozen:
                 await self._parts.record.append(envelope)  # what it signs must be verifiable from the record alone

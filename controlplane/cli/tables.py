@@ -121,7 +121,8 @@ def _request(resource: AnyResource) -> tuple[str, ...]:
 
 def _consent(resource: AnyResource) -> tuple[str, ...]:
     spec = cast("ConsentSpec", resource.spec)
-    return spec.nation, spec.decision.value, short(spec.subject_digest), short(spec.fallback_digest), short(spec.key_id)
+    said = (spec.nation, spec.decision.value, condition(resource, "Accepted"))
+    return (*said, short(spec.subject_digest), short(spec.fallback_digest), short(spec.key_id))
 
 
 def _dataset(resource: AnyResource) -> tuple[str, ...]:
@@ -149,7 +150,7 @@ COLUMNS: Final[Mapping[str, Columns]] = MappingProxyType(
         "FederatedRun": Columns(("TASK", "STATE", "ROUNDS", "NATIONS", "PURPOSE", "MODEL", "RESULT"), _run, wide=2),
         "PolicyBundle": Columns(("AUTHORITY", "REVISION", "READY", "VECTORS", "AGENTS", "DIGEST"), _policy, wide=1),
         "ConsentRequest": Columns(("NATION", "ROLLOUT", "ANSWERED", "SUBJECT"), _request),
-        "Consent": Columns(("NATION", "ANSWER", "SUBJECT", "FALLBACK", "KEY"), _consent, wide=1),
+        "Consent": Columns(("NATION", "ANSWER", "ACCEPTED", "SUBJECT", "FALLBACK", "KEY"), _consent, wide=1),
         "Dataset": Columns(("NATION", "DATASET", "PURPOSES", "CLASS", "SIZE", "LANGUAGES", "SCHEMA"), _dataset, wide=2),
         "FreezeWindow": Columns(("NATIONS", "FROM", "UNTIL", "REASON"), _freeze),
     }

@@ -243,11 +243,15 @@ class Nations:
 
     async def ahead(self) -> tuple[AgentId, ...]:
         """Agents that `mark_ahead` marked."""
+        return tuple(agent for agent, known in await self.conditions(AGENT_DIRECTED) if known.reason == AHEAD)
+
+    async def conditions(self, kind: str) -> tuple[tuple[AgentId, Condition], ...]:
+        """The condition of this kind on each agent that has one."""
         found = []
         for agent in await self._store.resources.all(NODE_AGENT):
-            known = find_condition(agent.status.conditions, AGENT_DIRECTED)
-            if known is not None and known.reason == AHEAD:
-                found.append(names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain))
+            known = find_condition(agent.status.conditions, kind)
+            if known is not None:
+                found.append((names.spiffe_id(agent.spec.spiffe_id, self._trust.charter.domain), known))
         return tuple(found)
 
     async def project_charter(self, charter: Charter) -> None:

@@ -2,25 +2,32 @@
 
 A statement was verified and recorded before it comes here (`submissions`). The resource says what an operator plans
 with; the statement is the proof, and its digest is noted on the resource. Only metadata classes have a field here.
+
+Of several words about one dataset, or of several answers to one request, the one that counts (`domain.words`) is the
+resource's, or the one that is Accepted; what was said before is read back from the record at the start.
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
+from controlplane.domain.words import Word, counting
 from controlplane.services.listeners import SilentListener
 from controlplane.services.ports import Clock
+from controlplane.services.record import StatementRecord
 from controlplane.services.trust import Trust
 from controlplane.store import Store
 from treaty import statement
-from treaty.consent import Answer, verify_consent
-from treaty.dataset import parse_notice
+from treaty.consent import Answer, Consent, parse_consent, verify_consent
+from treaty.dataset import DatasetNotice, parse_notice
 from treaty.errors import ConflictError, NotFound
-from treaty.names import AgentId, Digest, resource_name
-from treaty.resources.meta import Condition, ConditionStatus, new_resource, with_condition
+from treaty.names import AgentId, Digest, digest_of, resource_name
+from treaty.resources.meta import Condition, ConditionStatus, is_true, new_resource, with_condition
 from treaty.resources.nations import DATASET, DatasetStatus
 from treaty.resources.rollouts import CONSENT, CONSENT_ACCEPTED, ConsentDecision, ConsentSpec, ConsentStatus
 from treaty.statement import StatementKind
@@ -30,28 +37,58 @@ log = structlog.get_logger(__name__)
 DATASET_READY: Final = "Ready"
 STATEMENT_ANNOTATION: Final = "foedus.dev/statement"
 
+Subject: TypeAlias = tuple[str, ...]
+"""What a word is about: a dataset's resource, or nation, request and version of a consent."""
+
 
 class Registry(SilentListener):
     """A `Listener` that keeps Dataset and Consent resources."""
 
-    def __init__(self, store: Store, trust: Trust, clock: Clock) -> None:
+    def __init__(self, store: Store, trust: Trust, record: StatementRecord, clock: Clock) -> None:
         self._store = store
         self._trust = trust
+        self._record = record
         self._clock = clock
+        self._words: dict[Subject, set[Word]] = {}
+
+    async def load(self) -> None:
+        """Learn from the record which word counts about what. Call it before the first submission."""
+        await asyncio.to_thread(self._recall)
+
+    def _recall(self) -> None:
+        for kind in (StatementKind.DATASET, StatementKind.CONSENT):
+            for envelope in self._record.of_kind(kind):
+                found = statement.unverified(envelope)
+                index = self._record.known(digest_of(found.payload()))
+                if index is None:
+                    continue
+                if kind is StatementKind.DATASET:
+                    self._take(*_of_notice(parse_notice(found), index))
+                else:
+                    self._take(*_of_consent(parse_consent(found), index))
+
+    def _take(self, subject: Subject, word: Word) -> int:
+        """Take a word; the entry of the one that counts now."""
+        words = self._words.setdefault(subject, set())
+        words.add(word)
+        return counting(words).log_index
 
     async def submitted(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
         match statement.unverified(envelope).kind:
             case StatementKind.DATASET:
-                await self._dataset(agent, envelope, digest)
+                await self._dataset(agent, envelope, digest, log_index)
             case StatementKind.CONSENT:
                 await self._consent(agent, envelope, digest, log_index)
             case _:
                 return
 
-    async def _dataset(self, agent: AgentId, envelope: bytes, digest: Digest) -> None:
+    async def _dataset(self, agent: AgentId, envelope: bytes, digest: Digest, log_index: int) -> None:
         notice = parse_notice(statement.unverified(envelope))
         spec = notice.spec
-        name = resource_name(f"{agent.nation.lower()}-{spec.dataset_id}")
+        name = _dataset_name(notice)
+        if self._take(*_of_notice(notice, log_index)) != log_index:
+            log.warning("an earlier word about a dataset was passed over", dataset=name, statement=digest)
+            return
         if notice.is_withdrawn:
             await self._withdraw(name)
             return
@@ -91,10 +128,39 @@ class Registry(SilentListener):
             fallback_digest=consent.fallback,
             request=consent.rollout,
         )
-        name = f"{consent.nation.lower()}-{digest.removeprefix('sha256:')[:32]}"
-        fresh = new_resource(CONSENT, name, spec, status=ConsentStatus(log_index=log_index))
+        fresh = new_resource(CONSENT, _consent_name(consent, digest), spec, status=ConsentStatus(log_index=log_index))
         accepted = Condition(CONSENT_ACCEPTED, ConditionStatus.TRUE, "Recorded", f"by {consent.by}")
-        try:
+        with suppress(ConflictError):  # handed in again
             await self._store.resources.create(with_condition(fresh, accepted, self._clock()))
-        except ConflictError:
-            return  # handed in again
+        await self._settle(consent, self._take(*_of_consent(consent, log_index)))
+
+    async def _settle(self, consent: Consent, counts: int) -> None:
+        """Say of the answers to the same request that the one of entry `counts` counts, and no other."""
+        asked = (consent.nation, consent.rollout, consent.subject)
+        for known in await self._store.resources.all(CONSENT):
+            spec, is_counting = known.spec, known.status.log_index == counts
+            if (spec.nation, spec.request, spec.subject_digest) != asked:
+                continue
+            if is_true(known.status.conditions, CONSENT_ACCEPTED) == is_counting:
+                continue
+            said = Condition(CONSENT_ACCEPTED, ConditionStatus.TRUE, "Recorded")
+            if not is_counting:
+                said = Condition(CONSENT_ACCEPTED, ConditionStatus.FALSE, "Superseded", f"entry {counts} counts")
+            await self._store.resources.update_status(with_condition(known, said, self._clock()))
+
+
+def _dataset_name(notice: DatasetNotice) -> str:
+    return resource_name(f"{notice.spec.nation.lower()}-{notice.spec.dataset_id}")
+
+
+def _consent_name(consent: Consent, digest: Digest) -> str:
+    return f"{consent.nation.lower()}-{digest.removeprefix('sha256:')[:32]}"
+
+
+def _of_notice(notice: DatasetNotice, log_index: int) -> tuple[Subject, Word]:
+    return (_dataset_name(notice),), Word(log_index, notice.issued_at, notice.is_withdrawn)
+
+
+def _of_consent(consent: Consent, log_index: int) -> tuple[Subject, Word]:
+    subject = (consent.nation, consent.rollout, consent.subject)
+    return subject, Word(log_index, consent.issued_at, consent.answer is Answer.NO)

@@ -207,7 +207,7 @@ class Trust:
         return list(self._delegations.get(nation, {}).values())
 
     def learn_delegation(self, envelope: bytes, *, nation: PartyCode) -> Delegation:
-        """Believe a delegation of `nation`'s root; a newer one of the same key replaces the older.
+        """Believe a delegation of `nation`'s root; of one key the later begun counts, in whatever order they come.
 
         Raises: IdentityRefused: of another nation. ResourceExhausted: it has too many. Others as `verify_delegation`.
         """
@@ -221,7 +221,7 @@ class Trust:
             self._forget_expired(own)
             if len(own) >= MAX_DELEGATIONS:
                 raise ResourceExhausted(f"{nation} has {MAX_DELEGATIONS} delegations in force already")
-        if key_id not in own or own[key_id].issued_at <= delegation.issued_at:
+        if key_id not in own or own[key_id].issued_at < delegation.issued_at:
             own[key_id] = delegation
         return delegation
 

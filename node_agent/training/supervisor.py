@@ -12,7 +12,9 @@ Rules:
    its memory ends with it: it is used again for the same base and the same data only;
 2. the base, the dataset and the adapter's shape are the agent's to say; the trainer only answers;
 3. a trainer that answers what it must not is ended and its answer is dropped: `ChildBreach` carries the code;
-4. one exchange at a time; a machine-wide slot is held while the trainer works, not while it waits.
+4. one exchange at a time; a machine-wide slot is held while the trainer works, not while it waits;
+5. processor time is bounded over a trainer's life and not for each run, so none rests that may have spent half of it:
+   the run that took it up would be ended by what runs before it had spent.
 
 Whether this nation takes part at all is decided before (policies, plan); clipping and what leaves, after (`privacy`,
 the border).
@@ -60,7 +62,7 @@ class TrainerSettings:
     """135 M parameters with steps of 8 × 64 tokens take 1.4 GB in float32, 0.9 GB in bfloat16 (and no longer); what is
     mapped from files comes on top and is shared."""
     cpu_seconds: int = 24 * 3600
-    """Over the life of one warm trainer."""
+    """Over the life of one warm trainer. A run has at least half of it, whatever runs the trainer served before."""
     idle_seconds: int = 60
     """How long a trainer rests after its run, for another on the same base and data; 0: it ends at once."""
     slots: TrainerSlots | None = None
@@ -89,6 +91,8 @@ class _Warm:
     """What it was given to read, and may still remember."""
     precision: Precision
     base_shapes: Mapping[str, tuple[int, ...]]
+    since: float
+    """When it was started, on the loop's clock."""
     ending: asyncio.TimerHandle | None = None
     """Ends a resting trainer."""
 
@@ -178,12 +182,17 @@ class TrainerSupervisor:
         Idempotent."""
         async with self._busy:
             warm = self._warm
-            if warm is None or not warm.child.is_running or not self._settings.idle_seconds:
+            if warm is None or not warm.child.is_running or not self._may_rest(warm):
                 await self._end()
             elif warm.dataset is not None:
                 warm.dataset = None
                 warm.ending = asyncio.get_running_loop().call_later(self._settings.idle_seconds, warm.child.kill)
                 await asyncio.to_thread(_empty, self._input, self._scratch)
+
+    def _may_rest(self, warm: _Warm) -> bool:
+        """Rule 5, by the most that it can have computed since it was started: on all its threads, all the time."""
+        most_spent = (asyncio.get_running_loop().time() - warm.since) * self._settings.threads
+        return self._settings.idle_seconds > 0 and most_spent < self._settings.cpu_seconds / 2
 
     async def stop(self) -> None:
         """End the trainer and empty its folders. Idempotent."""
@@ -193,8 +202,9 @@ class TrainerSupervisor:
 
     async def _start(self, base: Path, dataset: TextDataset, precision: Precision) -> SandboxReport:
         base_shapes = await asyncio.to_thread(read_base_shapes, base)
+        since = asyncio.get_running_loop().time()
         child = await process.start(self._child_spec(base))
-        self._warm = warm = _Warm(child, base, None, None, precision, base_shapes)
+        self._warm = warm = _Warm(child, base, None, None, precision, base_shapes, since)
         fields: JsonObject = {"model_dir": str(base), "precision": precision, "threads": self._settings.threads}
         try:
             await child.exchange(Frame("load", fields), expect="loaded", timeout_seconds=_LOAD_SECONDS)

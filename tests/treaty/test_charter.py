@@ -145,6 +145,9 @@ def test_a_persons_consent_needs_a_persons_key_of_that_nation() -> None:
         verify_consent(sign_consent(consent(by=AnsweredBy.POLICY), person), delegations, NOW)
     with pytest.raises(Expired):
         verify_consent(sign_consent(consent(), person), delegations, NOW + timedelta(days=2))
+    no = replace(consent(), answer=Answer.NO, issued_at=NOW + timedelta(hours=3))
+    for moment in (NOW, NOW + timedelta(days=2)):  # a no neither begins nor ends
+        assert verify_consent(sign_consent(no, person), delegations, moment).consent == no
 
 
 def receipt(nation: PartyCode = FR, agent: str = "par-1") -> Receipt:

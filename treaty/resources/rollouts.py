@@ -166,7 +166,7 @@ class ConsentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentStatus(Status):
-    """Conditions: Accepted (its signature and terms were verified)."""
+    """Conditions: Accepted (its signature and terms were verified, and no other answer to the same request counts)."""
 
     log_index: Count | None = None
 

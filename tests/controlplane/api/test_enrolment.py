@@ -16,8 +16,8 @@ import pytest
 import policies
 from controlplane.services.enrolment import ENROLMENT_DECIDED, peer_address
 from tests.controlplane.api.test_reach import diagnosed
-from tests.controlplane.api.world import DE, FR, World, agent, failure, now, world
-from treaty.errors import PolicyDenied
+from tests.controlplane.api.world import DE, FR, World, agent, failure, home_of, load_charter, now, serving, world
+from treaty.errors import PolicyDenied, Unavailable
 from treaty.policy import archive
 from treaty.policy import bundle as policy_bundle
 from treaty.policy.questions import ObservedSubject
@@ -160,14 +160,61 @@ async def test_a_new_policy_cuts_whom_it_refuses_with_its_code_and_leaves_the_ot
     cut = await old.ended()
     assert (cut.code(), cut.details()) == (grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED: AGT-006")
     assert (await decided(there)).message == "AGT-006"
-    artifacts = transfer_pb2_grpc.ArtifactsStub(there.channel(PAR))
-    fetch = artifacts.Fetch(transfer_pb2.FetchRequest(manifest_digest="sha256:" + "ab" * 32))
-    refused = await failure(anext(aiter(fetch)))
-    assert refused.details() == "POLICY_DENIED: AGT-006"
+    assert await fetched(there) == (grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED: AGT-006")
     assert (await failure(there.connect(PAR, agent_version="0.1.0"))).details() == "POLICY_DENIED: AGT-006"
     await new.say(session_pb2.AgentMessage(status=session_pb2.Status(sequence=2)))
     await new.next("report_request")
     await there.connect(PAR, agent_version="0.2.0")
+
+
+async def fetched(there: World) -> tuple[grpc.StatusCode, str]:
+    """How a fetch of what nobody granted ends; NOT_FOUND is said to whom the gate lets in."""
+    artifacts = transfer_pb2_grpc.ArtifactsStub(there.channel(PAR))
+    request = transfer_pb2.FetchRequest(manifest_digest="sha256:" + "ab" * 32, chunk_digests=["sha256:" + "cd" * 32])
+    refused = await failure(artifacts.Fetch(request).read())
+    return refused.code(), refused.details() or ""
+
+
+async def test_an_accepted_agent_is_served_nothing_before_a_connect_of_it_was_let_in(there: World) -> None:
+    await there.accept(PAR)
+    assert await fetched(there) == (grpc.StatusCode.UNAVAILABLE, "NOT_CONNECTED")
+    updates: Any = transfer_pb2_grpc.UpdatesStub(there.channel(PAR))
+    sent = await failure(updates.Send(iter([transfer_pb2.UpdateFrame(chunk=b"x")])))
+    assert (sent.code(), sent.details()) == (grpc.StatusCode.UNAVAILABLE, "NOT_CONNECTED")
+    with pytest.raises(Unavailable, match=r"par-1 was not let in since the coordinator started; connect first"):
+        await there.coordinator.services.enrolment.check_admitted(PAR)
+    await there.connect(PAR)
+    assert await fetched(there) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+async def test_a_new_policy_is_asked_at_the_next_call_of_an_agent_that_left_its_stream(there: World) -> None:
+    await govern(there)
+    await there.accept(PAR)
+    stream = await there.connect(PAR, agent_version="0.1.0")
+    stream.call.cancel()
+    assert await fetched(there) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await govern(there, stricter(policies.compiled("treaty"), revision=2))
+    assert await fetched(there) == (grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED: AGT-006")
+    assert (await decided(there)).message == "AGT-006"
+    await there.connect(PAR, agent_version="0.2.0")
+    assert await fetched(there) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+async def test_a_refusal_outlives_the_coordinator_until_the_treaty_answers_otherwise(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    await load_charter(home, charters.signed())
+    async with serving(home, charters) as before:
+        await govern(before)
+        await before.accept(PAR)
+        await failure(before.connect(PAR, agent_version="0.0.9"))
+    async with serving(home, charters) as after:
+        assert await fetched(after) == (grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED: AGT-006")
+        after.coordinator.services.policies._clock = lambda: now() + timedelta(days=10)  # nobody answers
+        assert (await failure(after.connect(PAR))).details() == "POLICY_DENIED: AGT-006"
+        assert (await decided(after)).reason == "Denied"
+        after.coordinator.services.policies._clock = now
+        await after.connect(PAR)
+        assert await fetched(after) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_a_policy_that_does_not_answer_cuts_nobody_and_is_asked_again(there: World) -> None:
@@ -177,8 +224,8 @@ async def test_a_policy_that_does_not_answer_cuts_nobody_and_is_asked_again(ther
     services = there.coordinator.services
     services.policies._clock = lambda: now() + timedelta(days=10)  # past its validity
     services.enrolment._judged_under.clear()
-    await services.enrolment.judge_connected([PAR])
-    services.enrolment.check_admitted(PAR)
+    await services.enrolment.judge_again([PAR])
+    services.enrolment.check_not_denied(PAR)
     assert services.enrolment._judged_under == {}
 
 
@@ -188,12 +235,12 @@ async def test_a_policy_that_does_not_answer_lets_a_refusal_stand_and_is_asked_a
     await there.connect(PAR, agent_version="0.1.0")
     await govern(there, stricter(policies.compiled("treaty"), revision=2))
     services = there.coordinator.services
-    await services.enrolment.judge_connected([PAR])
+    await services.enrolment.judge_again([PAR])
     services.policies._clock = lambda: now() + timedelta(days=10)  # past its validity
     with suppress(PolicyDenied):
         await services.enrolment.admit(PAR, ObservedSubject(spiffe=str(PAR), agent_version="0.1.0"))
     with pytest.raises(PolicyDenied) as refused:
-        services.enrolment.check_admitted(PAR)
+        services.enrolment.check_not_denied(PAR)
     assert refused.value.codes == ("AGT-006",)
     assert PAR not in services.enrolment._judged_under
 

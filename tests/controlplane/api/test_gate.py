@@ -176,6 +176,7 @@ async def test_revoking_a_nations_ca_ends_every_agent_of_the_nation_and_no_other
 
 async def test_an_artifact_that_was_not_granted_does_not_exist(there: World) -> None:
     await there.accept(PAR)
+    await there.connect(PAR)
     stub = transfer_pb2_grpc.ArtifactsStub(there.channel(PAR))
     request = transfer_pb2.FetchRequest(manifest_digest="sha256:" + "0" * 64, chunk_digests=["sha256:" + "1" * 64])
     refused = await failure(stub.Fetch(request).read())

@@ -6,11 +6,13 @@ import asyncio
 import json
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from controlplane.cli.log_export import read_export, write_export
+from controlplane.core import opened
 from controlplane.home import Home
 from controlplane.recovery import RESTORING, Recovered, recover
 from tests.builders.charters import CharterBuilder
@@ -67,6 +69,12 @@ async def a_day(folder: Path) -> tuple[Home, CharterBuilder, Offered, dict[str, 
     return home, charters, export, stands
 
 
+async def size_of(home: Home) -> int:
+    """Entries in the record of a coordinator that is not running."""
+    async with opened(home) as core:
+        return core.record.size
+
+
 async def test_a_recovered_coordinator_has_the_record_that_its_agents_saw_and_what_was_revoked(tmp_path: Path) -> None:
     home, charters, export, stands = await a_day(tmp_path)
     async with serving(home, charters) as restored:
@@ -84,8 +92,10 @@ async def test_a_recovered_coordinator_has_the_record_that_its_agents_saw_and_wh
 
 async def test_a_record_that_lacks_nothing_is_recovered_by_its_epoch_alone(tmp_path: Path) -> None:
     home, _, export, _ = await a_day(tmp_path)
+    lost = len(export.entries) - await size_of(home)
     done = await recover(home, epoch=0, reason="disk replaced", export=export, tell=silent)
-    assert done == Recovered(2, "", done.restored_entries, (str(LYO),))
+    assert done == Recovered(2, "", lost, (str(LYO),))
+    assert await size_of(home) == len(export.entries)
     assert await recover(home, epoch=7, reason="again", export=export, tell=silent) == Recovered(7, "")
 
 
@@ -135,12 +145,12 @@ def test_the_command_restores_says_how_much_and_refuses_in_one_line(tmp_path: Pa
     verb = ("recover", "--home", str(home.root), "--reason", "disk replaced", "--record")
     absent = told(*verb, str(tmp_path / "nowhere"))
     assert absent.returncode == ExitCode.NOT_FOUND
+    lost = len(export.entries) - asyncio.run(size_of(home))
     assert absent.stderr == f"error: there is no checkpoint {tmp_path / 'nowhere' / 'checkpoint'}\n  check the path\n"
     done = told(*verb, str(tmp_path / "evidence"))
     assert done.returncode == 0
     said = json.loads(done.stdout)
-    assert (said["epoch"], said["put_in_force"]) == (2, [str(LYO)])
-    assert said["restored_entries"] > 0
+    assert (said["epoch"], said["put_in_force"], said["restored_entries"]) == (2, [str(LYO)], lost)
     assert done.stderr == ""
     write_export(tmp_path / "evidence", replace(export, entries=export.entries[:-1]), force=True)
     refused = told(*verb, str(tmp_path / "evidence"))
@@ -148,19 +158,27 @@ def test_the_command_restores_says_how_much_and_refuses_in_one_line(tmp_path: Pa
     assert refused.stderr.startswith(f"error: the checkpoint covers {len(export.entries)} entries, ")
 
 
-async def test_a_charter_version_that_the_store_lost_is_in_force_again(tmp_path: Path) -> None:
+async def test_charter_versions_that_the_store_lost_are_in_force_again_though_one_has_expired_since(
+    tmp_path: Path,
+) -> None:
     home, charters = home_of(tmp_path)
     await load_charter(home, charters.signed())
     async with serving(home, charters):
         pass
     shutil.copytree(home.root, tmp_path / "yesterday")
     async with serving(home, charters) as today:
-        second = replace(charters.charter(version=2), nations=today.coordinator.core.trust.charter.nations)
-        await today.coordinator.services.parties.publish_charter(charters.signed(second))
+        trust, parties = today.coordinator.core.trust, today.coordinator.services.parties
+        second, third = (replace(charters.charter(version), nations=trust.charter.nations) for version in (2, 3))
+        expired = replace(second, expires_at=second.issued_at + timedelta(seconds=1))
+        # As it was published, while it held.
+        await trust.publish(charters.signed(expired), judged_at=expired.issued_at)
+        await parties.adopt()
+        await parties.publish_charter(charters.signed(third))
         export = await export_of(today)
     shutil.rmtree(home.root)
     (tmp_path / "yesterday").rename(home.root)
     done = await recover(home, epoch=0, reason="disk replaced", export=export, tell=silent)
-    assert done.put_in_force == ("charter 2",)
+    assert done.put_in_force == ("charter 2", "charter 3")
     async with serving(home, charters) as recovered:
-        assert recovered.coordinator.core.trust.charter.version == 2
+        assert recovered.coordinator.core.trust.charter.version == 3
+        assert recovered.coordinator.core.record.size == len(export.entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.controlplane.api.world import (
 from treaty import statement
 from treaty.delegation import Delegation, Power
 from treaty.errors import PreconditionFailed
+from treaty.fields import timestamp_text
 from treaty.keys import SigningKey, new_signing_key
 from treaty.log import Checkpoint, sign_checkpoint
 from treaty.names import DirectiveNumber, RunId
@@ -274,6 +276,30 @@ async def test_a_delegation_that_has_ended_does_not_keep_its_nation_out(there: W
     ended = statement.sign(person.statement(), [there.charters.roots[FR]])
     await there.connect(PAR, delegations=[ended, there.delegation(PAR)])
     assert [d.agent for d in there.coordinator.core.fleet.delegations(FR)] == ["par-1"]
+
+
+async def test_of_two_delegations_of_a_key_the_later_begun_counts_in_whatever_order_they_come(there: World) -> None:
+    trust, root, key = there.coordinator.core.trust, there.charters.roots[FR], new_signing_key().verification
+    moment = now().replace(microsecond=0) - timedelta(hours=1)
+    wide = Delegation(FR, key, frozenset({Power.CONSENT, Power.REVOKE}), None, moment, moment + timedelta(days=1))
+    narrow = replace(wide, powers=frozenset({Power.CONSENT}), issued_at=moment + timedelta(seconds=1))
+    for each in (wide, narrow, wide, replace(narrow, powers=wide.powers)):
+        trust.learn_delegation(statement.sign(each.statement(), [root]), nation=FR)
+    assert list(trust.delegations(FR)) == [narrow]
+
+
+async def test_a_delegation_that_has_not_begun_is_said_to_begin_and_not_to_have_ended(
+    there: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await there.accept(PAR)
+    begins = now().replace(microsecond=0) + timedelta(hours=1)
+    key = new_signing_key().verification
+    early = Delegation(FR, key, frozenset({Power.CONSENT}), None, begins, begins + timedelta(days=1))
+    later = statement.sign(early.statement(), [there.charters.roots[FR]])
+    await there.connect(PAR, delegations=[later, there.delegation(PAR)])
+    said = capsys.readouterr().out
+    assert "delegation is not in force" in said
+    assert f"begins at {timestamp_text(begins)}" in said
 
 
 async def test_a_restarted_coordinator_sends_what_was_not_answered(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from controlplane.services.trust import MAX_DELEGATIONS
 from tests.builders.charters import DOMAIN
 from tests.controlplane.api.world import DE, FR, Stream, World, agent, home_of, load_charter, now, serving, world
 from treaty import statement
-from treaty.consent import Answer, AnsweredBy, Consent, sign_consent
+from treaty.consent import CLOCK_SKEW, Answer, AnsweredBy, Consent, sign_consent
 from treaty.dataset import DatasetNotice, sign_notice
 from treaty.delegation import Power
 from treaty.errors import ResourceExhausted
@@ -21,8 +22,9 @@ from treaty.keys import SigningKey, new_signing_key
 from treaty.label import Classification
 from treaty.names import Digest, PartyCode, SpiffeId, digest_of
 from treaty.receipt import MAX_CLASSES, Tally, sign_tally
+from treaty.resources.meta import AnyKind, find_condition
 from treaty.resources.nations import DATASET, NODE_AGENT, DatasetSpec, SizeBucket
-from treaty.resources.rollouts import CONSENT
+from treaty.resources.rollouts import CONSENT, CONSENT_ACCEPTED
 from treaty.statement import Statement, StatementKind
 from treaty.strict_json import JsonObject
 from treaty.wire.v1 import session_pb2
@@ -40,9 +42,9 @@ async def there(tmp_path: Path) -> AsyncIterator[World]:
         yield started
 
 
-def dataset(nation: PartyCode = FR, *, is_withdrawn: bool = False) -> DatasetNotice:
+def dataset(nation: PartyCode = FR, *, is_withdrawn: bool = False, ahead: timedelta = timedelta()) -> DatasetNotice:
     spec = DatasetSpec(nation, "catalogue", ("translation",), "public", SizeBucket.UNDER_1_000, SUBJECT)
-    return DatasetNotice(spec, next(iter(Classification)), is_withdrawn, now().replace(microsecond=0))
+    return DatasetNotice(spec, next(iter(Classification)), is_withdrawn, now().replace(microsecond=0) + ahead)
 
 
 def tally(who: SpiffeId, sequence: int = 1) -> Tally:
@@ -87,6 +89,57 @@ async def test_a_persons_consent_becomes_a_resource_and_a_policys_needs_the_agen
     assert found.spec.statement_digest == recorded.statement_digest
     forged = await submitted(stream, sign_consent(consent(), there.agent_keys[PAR]))
     assert forged.refusal.code == "BAD_SIGNATURE"  # the agent cannot speak for its person
+
+
+async def test_a_withdrawal_holds_whatever_the_clock_and_no_earlier_word_takes_it_back(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    await load_charter(home, charters.signed())
+    async with serving(home, charters) as before:
+        await before.accept(PAR)
+        stream, key = await before.connect(PAR), before.agent_keys[PAR]
+        early = sign_notice(dataset(ahead=timedelta(hours=2)), key)
+        await submitted(stream, early)
+        await submitted(stream, sign_notice(dataset(is_withdrawn=True), key))
+        assert await names_of(before, DATASET) == []
+        await submitted(stream, early)  # handed in again
+        assert await names_of(before, DATASET) == []
+    async with serving(home, charters) as after:
+        stream = await after.connect(PAR, delegations=[])
+        await submitted(stream, early)
+        await submitted(stream, sign_notice(dataset(ahead=-timedelta(minutes=1)), key))  # held up on its way
+        assert await names_of(after, DATASET) == []
+        await submitted(stream, sign_notice(dataset(ahead=timedelta(minutes=1)), key))
+        assert await names_of(after, DATASET) == ["fr-catalogue"]
+
+
+async def names_of(there: World, kind: AnyKind) -> list[str]:
+    return [each.name for each in await there.coordinator.core.store.resources.all(kind)]
+
+
+async def test_a_later_no_counts_over_a_yes_whose_signers_clock_was_ahead_and_has_no_end(there: World) -> None:
+    key = new_signing_key()
+    delegations = [there.delegation(PAR), there.charters.person_delegation(FR, key, Power.CONSENT)]
+    stream = await there.connect(PAR, delegations=delegations)
+    given = consent()
+    ahead = replace(given, issued_at=given.issued_at + CLOCK_SKEW)
+    behind = given.issued_at - CLOCK_SKEW
+    no = replace(given, answer=Answer.NO, issued_at=behind, expires_at=behind + timedelta(hours=1))
+    await submitted(stream, sign_consent(ahead, key))
+    recorded = await submitted(stream, sign_consent(no, key))
+    assert not recorded.HasField("refusal")
+    counting = [("no", "True", "by person"), ("yes", "False", f"entry {recorded.log_index} counts")]
+    assert await answers(there) == counting
+    await submitted(stream, sign_consent(ahead, key))  # handed in again
+    assert await answers(there) == counting
+
+
+async def answers(there: World) -> list[tuple[str, str, str]]:
+    found = []
+    for each in await there.coordinator.core.store.resources.all(CONSENT):
+        accepted = find_condition(each.status.conditions, CONSENT_ACCEPTED)
+        assert accepted is not None
+        found.append((each.spec.decision.value, accepted.status.value, accepted.message))
+    return sorted(found)
 
 
 @pytest.mark.parametrize("what", ["tally", "dataset", "consent"])

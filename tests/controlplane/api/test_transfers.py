@@ -30,6 +30,7 @@ async def there(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as started:
         for who in (PAR, BER):
             await started.accept(who)
+            await started.connect(who)
         await stored(started, MANIFEST, CHUNKS)
         yield started
 

@@ -12,14 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from node_agent import telltale
+from node_agent import enrol, telltale
 from node_agent.cli.__main__ import run
 from node_agent.home import Home
 from node_agent.logwatch import LogWatch
 from node_agent.overview import overview
+from node_agent.settings import read_settings
 from tests.node_agent.core.nation import Joined, nation
-from treaty.delegation import Power, parse_descriptor, verify_delegation
-from treaty.keys import new_signing_key, write_key
+from treaty import statement
+from treaty.delegation import AGENT_POWERS, Delegation, Power, parse_delegation, parse_descriptor, verify_delegation
+from treaty.errors import PreconditionFailed
+from treaty.keys import new_signing_key, read_signing_key, write_key
+from treaty.names import PartyCode
+from treaty.wire.certificates import BACKDATED
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -74,6 +81,45 @@ def test_a_person_is_delegated_by_the_root_and_only_what_persons_may_hold(
     capsys.readouterr()
     assert run(["delegate", "person", *common, "--powers", "receipt"]) == 2
     assert "a person's powers are break-glass, consent, overlay, revoke" in said(capsys)
+
+
+def renewed(joined: Joined, begun: datetime) -> Delegation:
+    """Renew the agent's delegation where the one in force begins at `begun`."""
+    settings, root = read_settings(joined.home.settings), read_signing_key(joined.root_dir / "root.key")
+    key = read_signing_key(joined.home.agent_key).verification
+    held = Delegation(PartyCode("FR"), key, AGENT_POWERS, settings.agent, begun, begun + timedelta(days=1))
+    (path,) = joined.home.delegations.glob("*.json")
+    path.write_bytes(statement.sign(held.statement(), [root]))
+    enrol.delegate_agent(joined.home, root, PartyCode("FR"), settings.agent, key, now=NOW, days=9)
+    return parse_delegation(statement.unverified(path.read_bytes()))
+
+
+def test_a_renewed_delegation_begins_after_the_one_that_an_earlier_version_dated_by_the_clock(tmp_path: Path) -> None:
+    joined = nation(tmp_path)
+    for begun in (NOW - timedelta(hours=1), NOW - BACKDATED):
+        assert renewed(joined, begun).issued_at == begun + timedelta(seconds=1)
+    after = renewed(joined, NOW - timedelta(days=3))
+    assert (after.issued_at, after.expires_at) == (NOW - BACKDATED, NOW + timedelta(days=9))
+
+
+def test_a_delegation_is_not_renewed_by_a_clock_that_is_behind_its_beginning(tmp_path: Path) -> None:
+    joined = nation(tmp_path)
+    with pytest.raises(PreconditionFailed) as refused:
+        renewed(joined, NOW + timedelta(minutes=1))
+    said = "the delegation in force begins at 2026-11-28T12:01:00Z, and it is 2026-11-28T12:00:00Z here"
+    assert (refused.value.code, refused.value.message) == ("CLOCK_OFF", said)
+    assert refused.value.remedy == "set this machine's clock by NTP, then delegate again"
+
+
+def test_what_another_root_delegated_before_does_not_count(tmp_path: Path) -> None:
+    joined = nation(tmp_path)
+    (path,) = joined.home.delegations.glob("*.json")
+    key = read_signing_key(joined.home.agent_key).verification
+    held = Delegation(PartyCode("FR"), key, AGENT_POWERS, "par-1", NOW, NOW + timedelta(days=1))
+    path.write_bytes(statement.sign(held.statement(), [new_signing_key()]))
+    root = read_signing_key(joined.root_dir / "root.key")
+    enrol.delegate_agent(joined.home, root, PartyCode("FR"), "par-1", key, now=NOW, days=9)
+    assert parse_delegation(statement.unverified(path.read_bytes())).issued_at == NOW - BACKDATED
 
 
 def test_delegating_without_the_root_s_folder_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from node_agent.agent import Agent, Foundation
 from node_agent.inclusion import GROWTHS, MAX_ASKED, PATIENCE, InclusionWatch, recorded_leaf
+from node_agent.log_thread import LogThread
 from node_agent.logwatch import LOG_INCONSISTENT, LogWatch
 from node_agent.overview import overview
 from tests.node_agent.core.coordinator import SALT, Coordinator, Stream, coordinator
@@ -236,6 +239,47 @@ def test_acknowledging_lets_go_of_what_failed_and_of_nothing_else(watched: Watch
     assert watched.unproved() == [other]
     watched.watch.hear(watched.answer(digest=other, index=0))
     assert watched.log.alarm == ""
+
+
+async def test_a_look_whose_stream_ended_is_over_before_the_next_stream_begins(watched: Watched) -> None:
+    """Otherwise it would mark as asked, on the new stream, what nobody asked there: two minutes later an alarm."""
+    watched.show(leaf_hash(b"a"), OURS)
+    begun, held = threading.Event(), threading.Event()
+
+    def slow_look() -> None:
+        begun.set()
+        held.wait(5)
+        watched.watch.look()
+
+    async with aclosing(LogThread()) as thread:
+        ended = asyncio.ensure_future(thread.run(slow_look))
+        await asyncio.to_thread(begun.wait, 5)
+        ended.cancel()
+        beginning = asyncio.ensure_future(thread.run(watched.watch.begin))
+        assert (await asyncio.wait([beginning], timeout=0.1))[0] == set()
+        held.set()
+        await beginning
+        (asked,) = await thread.run(watched.watch.look)
+    assert asked.proof_request.statement_digest == STATEMENT
+
+
+async def test_a_check_that_has_not_begun_when_its_stream_ends_never_begins(watched: Watched) -> None:
+    begun, held, looks = threading.Event(), threading.Event(), list[str]()
+
+    def first() -> None:
+        begun.set()
+        held.wait(5)
+
+    async with aclosing(LogThread()) as thread:
+        running = asyncio.ensure_future(thread.run(first))
+        await asyncio.to_thread(begun.wait, 5)
+        waiting = asyncio.ensure_future(thread.run(lambda: looks.append("begun")))
+        await asyncio.wait([waiting], timeout=0)
+        waiting.cancel()
+        held.set()
+        await running
+        await thread.run(lambda: looks.append("next"))
+    assert looks == ["next"]
 
 
 # the coordinator's word -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest_asyncio
 from node_agent.training.frames import Arrays
 from node_agent.training.pairs import TextDataset
 from node_agent.training.process import ConfinedChild
+from node_agent.training.sandbox import SandboxMode
 from node_agent.training.slots import TrainerSlots
 from node_agent.training.supervisor import TrainerSupervisor, TrainOrder
 from tests.builders.tiny_llama import base_shapes, write_pairs
@@ -167,6 +168,17 @@ async def test_a_resting_trainer_ends_by_itself_and_at_once_where_it_may_not_res
         os.close(ended)
         assert ready
         await supervisor.stop()
+
+
+async def test_a_trainer_that_may_have_spent_half_of_its_processor_time_does_not_rest(shared_room: Room) -> None:
+    # Without a sandbox nothing ends it in between: to start takes longer than half a second.
+    supervisor = shared_room.supervisor(sandbox=SandboxMode.NONE, cpu_seconds=1)
+    await supervisor.prepare(shared_room.base, shared_room.dataset, Precision.FLOAT32)
+    child = _child(supervisor)
+    await supervisor.rest()
+    assert not child.is_running
+    with pytest.raises(PreconditionFailed, match="no trainer is running"):
+        _ = supervisor.report
 
 
 def _child(supervisor: TrainerSupervisor) -> ConfinedChild:
