@@ -87,7 +87,7 @@ async def serve(home: Path, charter: Charter, offers: dict[str, bytes]) -> None:
     hostile = HostileCoordinator(charter, offers)
     server = grpc.aio.server()
     session_pb2_grpc.add_SessionServicer_to_server(hostile, server)  # type: ignore[no-untyped-call,unused-ignore]
-    port = server.add_secure_port(f"{DNS}:0", credentials.mutual_server_credentials(identity))
+    port = server.add_secure_port("127.0.0.1:0", credentials.mutual_server_credentials(identity))
     await server.start()
     _tell({"port": port})
     try:

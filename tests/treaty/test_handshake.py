@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from tests.builders.charters import DOMAIN, NOW, CharterBuilder
+from tests.builders.ports import free_port
 from treaty.errors import BadSignature, Expired, FoedusError, IdentityRefused, Unavailable
 from treaty.exit_codes import exit_code
 from treaty.names import PartyCode, SpiffeId, SpiffeRole, agent_id
@@ -48,7 +49,7 @@ async def whoami(world: CharterBuilder) -> AsyncIterator[str]:
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Whoami", {"Ask": grpc.unary_unary_rpc_method_handler(answer)})]
     )
-    port = server.add_secure_port("localhost:0", credentials.mutual_server_credentials(identity))
+    port = server.add_secure_port(f"localhost:{free_port()}", credentials.mutual_server_credentials(identity))
     await server.start()
     try:
         yield f"localhost:{port}"
@@ -204,7 +205,7 @@ async def test_a_fetcher_that_fails_lets_nobody_in() -> None:
         return credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), cas)
 
     server = grpc.aio.server()
-    port = server.add_secure_port("localhost:0", credentials.mutual_server_credentials(identity))
+    port = server.add_secure_port(f"localhost:{free_port()}", credentials.mutual_server_credentials(identity))
     await server.start()
     shown = issue_client(world.cas[FR], agent_id(FR, DOMAIN, "par-1"), datetime.now(UTC))
     try:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from tests.builders.charters import DOMAIN, CharterBuilder
+from tests.builders.ports import free_port
 from treaty import names, statement
 from treaty.audit import Offered
 from treaty.errors import FoedusError, InvalidInput, NotFound
@@ -128,7 +129,7 @@ def serving(hub: Hub, treaty: CharterBuilder, folder: Path) -> Iterator[list[str
     server = grpc.server(ThreadPoolExecutor(8))
     operator_pb2_grpc.add_OperatorServicer_to_server(hub, server)
     transfer_pb2_grpc.add_ArtifactsServicer_to_server(hub, server)
-    port = server.add_secure_port("localhost:0", mutual_server_credentials(lambda: identity))
+    port = server.add_secure_port(f"localhost:{free_port()}", mutual_server_credentials(lambda: identity))
     server.start()
     operator = names.spiffe_id(f"spiffe://coordinator.{DOMAIN}/operator/op-1", DOMAIN)
     own = ClientIdentity.of(issue_client(ca, operator, now))

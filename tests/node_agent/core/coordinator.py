@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from tests.builders.ports import free_port
 from tests.node_agent.core.nation import Joined
 from treaty.log import Tree
 from treaty.names import digest_of
@@ -142,7 +143,7 @@ async def coordinator(joined: Joined, port: int = 0) -> AsyncIterator[tuple[Coor
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     session_pb2_grpc.add_SessionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call,unused-ignore]
     transfer_pb2_grpc.add_UpdatesServicer_to_server(servicer, server)  # type: ignore[no-untyped-call,unused-ignore]
-    bound = server.add_secure_port(f"localhost:{port}", credentials.mutual_server_credentials(identity))
+    bound = server.add_secure_port(f"localhost:{port or free_port()}", credentials.mutual_server_credentials(identity))
     await server.start()
     try:
         yield servicer, bound

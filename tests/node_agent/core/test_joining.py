@@ -21,6 +21,7 @@ from node_agent.charters import Membership
 from node_agent.connections import reach_line
 from node_agent.customs import Customs
 from node_agent.journal import SqliteJournal
+from tests.builders.ports import free_port
 from tests.node_agent.core.coordinator import coordinator
 from tests.node_agent.core.nation import FR, Joined, nation
 from treaty import statement
@@ -60,7 +61,7 @@ async def reachable(
     identity = credentials.ServerIdentity(issued.key_pem(), issued.certificate_pem(), ())
     server = grpc.aio.server()
     reach_pb2_grpc.add_ReachServicer_to_server(Reach(envelopes, code), server)  # type: ignore[no-untyped-call,unused-ignore]
-    port = server.add_secure_port("localhost:0", credentials.plain_server_credentials(lambda: identity))
+    port = server.add_secure_port(f"localhost:{free_port()}", credentials.plain_server_credentials(lambda: identity))
     await server.start()
     try:
         yield f"localhost:{port}"
@@ -196,7 +197,7 @@ async def test_join_names_the_next_step(joined: Joined, code: str, told: str) ->
 @asynccontextmanager
 async def listening() -> AsyncIterator[str]:
     """A port that accepts connections and then hangs up."""
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "localhost", 0)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "localhost", free_port())
     async with server:
         yield f"localhost:{server.sockets[0].getsockname()[1]}"
 
