@@ -137,9 +137,9 @@ class Stage:
         """Start a federated run on the model over both nations."""
         self.foedus("run", "start", name, "--model", "tiny@1.0.0", "--nations", ",".join(NATIONS), "--yes", *words)
 
-    def await_file(self, path: Path) -> None:
+    def await_file(self, path: Path, seconds: float = WAIT_SECONDS) -> None:
         """Look for a file rather than ask: a command is Python's whole start, on the cores that are being measured."""
-        self._wait(f"{path.name} is written", path.exists)
+        self._wait(f"{path.name} is written", path.exists, seconds)
 
     def await_run(self, name: str) -> None:
         self.programs.wait_until(f"run {name} ends", lambda: self._has_ended("federatedrun", name), WAIT_SECONDS)
@@ -178,13 +178,13 @@ class Stage:
         self._wait(f"{code} is connected", lambda: _is_ready(self._ready_ports[code]))
         return _since(began, daemon)
 
-    def _wait(self, what: str, is_so: Callable[[], bool]) -> None:
+    def _wait(self, what: str, is_so: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
         """As `Programs.wait_until`, looking more often: a start takes tenths of a second."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while not is_so():
             self.programs.check_alive()
             if time.monotonic() > deadline:
-                raise SystemExit(f"waited {WAIT_SECONDS} s in vain: {what}; see {self.folder / 'logs'}")
+                raise SystemExit(f"waited {seconds:.0f} s in vain: {what}; see {self.folder / 'logs'}")
             time.sleep(LOOK_EVERY_SECONDS)
 
     def _endpoints(self) -> dict[str, str]:

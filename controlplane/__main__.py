@@ -21,7 +21,7 @@ import typer.core
 
 from controlplane.home import Home, identity_of, initialise
 from treaty.cli.ending import run_app
-from treaty.cli.program import version_option
+from treaty.cli.program import silence_grpc, version_option
 from treaty.errors import InvalidInput
 from treaty.keys import write_new
 from treaty.names import COORDINATOR_HOST, SpiffeId, SpiffeRole, treaty_domain
@@ -212,6 +212,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def main() -> None:
+    silence_grpc()
     sys.exit(run_app(app, sys.argv[1:], name="foedus-coordinator", extra="coordinator"))
 
 
