@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -60,7 +61,14 @@ app = typer.Typer(
 HomeOption = Annotated[
     Path, typer.Option("--home", metavar="DIR", help="The coordinator's directory.", file_okay=False)
 ]
-PEOPLE = (SpiffeRole.OPERATOR, SpiffeRole.PUBLISHER, SpiffeRole.AUDITOR)
+
+
+class PersonRole(StrEnum):
+    """Whom this CA names: nations' agents are named by their nations' own."""
+
+    OPERATOR = SpiffeRole.OPERATOR
+    PUBLISHER = SpiffeRole.PUBLISHER
+    AUDITOR = SpiffeRole.AUDITOR
 
 
 @app.callback()
@@ -93,14 +101,14 @@ def charter(
     home: HomeOption, file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)]
 ) -> None:
     """Load a charter version; a coordinator that serves this home takes it over within seconds."""
-    version, digest = _run(_load_charter(Home(home), file.read_bytes()))
+    version, digest = _run(_load_charter(Home(home), file))
     typer.echo(f"charter version {version} is in force: {digest}")
 
 
 @app.command(epilog="Example:  foedus-coordinator certificate --home /srv/hub --role operator --name op-1 --out op-1")
 def certificate(
     home: HomeOption,
-    role: Annotated[SpiffeRole, typer.Option(help="operator, publisher or auditor.")],
+    role: Annotated[PersonRole, typer.Option(help="What the holder may call.")],
     name: Annotated[str, typer.Option(help="Who holds it, e.g. op-1; a label, not a person's name.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.key, NAME.pem and ca.pem.", file_okay=False)],
     days: Annotated[int, typer.Option(min=1, max=366)] = 30,
@@ -108,12 +116,10 @@ def certificate(
     """Issue a client certificate for a person at the coordinator."""
     from treaty.wire.certificates import issue_client
 
-    if role not in PEOPLE:
-        raise InvalidInput(f"this CA issues certificates for {', '.join(PEOPLE)}, not for an {role}")
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise InvalidInput("a name is lower-case letters, digits and '-', at most 63")
     where = Home(home)
-    identity = SpiffeId(COORDINATOR_HOST, treaty_domain(where.identity().domain), role, name)
+    identity = SpiffeId(COORDINATOR_HOST, treaty_domain(where.identity().domain), SpiffeRole(role), name)
     issued = issue_client(where.ca(), identity, datetime.now(UTC), timedelta(days=days))
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_new(out / f"{name}.key", issued.key_pem(), mode=0o600)
@@ -184,17 +190,18 @@ class _Progress:
             typer.echo(f"{what} {done} of {total} entries", err=True)
 
 
-async def _load_charter(home: Home, envelope: bytes) -> tuple[int, str]:
+async def _load_charter(home: Home, file: Path) -> tuple[int, str]:
+    from controlplane.cli.charter_drafts import parse
     from controlplane.core import utc_now
     from controlplane.home import check_own
     from controlplane.services.trust import Trust
     from controlplane.settings import read_settings
     from controlplane.store import open_store
-    from treaty import statement
-    from treaty.charter import parse_charter
+    from treaty.files import read_file
     from treaty.wire.certificates import check_authorities
 
-    offered = parse_charter(statement.unverified(envelope).predicate)
+    envelope = read_file(file, "charter")
+    offered = parse(envelope, file)
     check_own(home, offered)
     check_authorities(offered)
     store = await open_store(read_settings(home.settings).store_url or home.store_url, clock=utc_now)

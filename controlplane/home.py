@@ -24,6 +24,7 @@ from treaty.charter import Charter, Coordinator, Role
 from treaty.delegation import coordinator_descriptor
 from treaty.errors import ConflictError, Corrupt, InvalidInput, NotFound
 from treaty.fields import Fields
+from treaty.files import about
 from treaty.keys import SigningKey, new_signing_key, read_signing_key, write_key, write_new
 from treaty.names import COORDINATOR_HOST, PartyCode
 from treaty.strict_json import canonical, parse_object
@@ -88,23 +89,26 @@ class Home:
     def ca(self) -> Issued:
         """The coordinator's CA. Raises: NotFound: this directory was not initialised."""
         try:
-            return load_issued((self.root / "tls" / "ca.key").read_bytes(), self.ca_pem.read_bytes())
+            with about(self.root / "tls"):
+                return load_issued((self.root / "tls" / "ca.key").read_bytes(), self.ca_pem.read_bytes())
         except FileNotFoundError as err:
             raise _not_initialised(self.root) from err
 
     def identity(self) -> Identity:
+        path = self.root / "identity.json"
         try:
-            data = (self.root / "identity.json").read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError as err:
             raise _not_initialised(self.root) from err
-        fields = Fields(parse_object(data, max_bytes=16 * 1024), "identity.json")
-        identity = Identity(
-            party=names.party_code(fields.text("party", 8)),
-            host=names.nation_code(fields.text("host", 2)),
-            domain=names.treaty_domain(fields.text("domain", 200)),
-            dns_names=fields.texts("dns_names", max_items=16, max_chars=253, min_items=1),
-        )
-        fields.done()
+        with about(path):
+            fields = Fields(parse_object(data, max_bytes=16 * 1024), "identity.json")
+            identity = Identity(
+                party=names.party_code(fields.text("party", 8)),
+                host=names.nation_code(fields.text("host", 2)),
+                domain=names.treaty_domain(fields.text("domain", 200)),
+                dns_names=fields.texts("dns_names", max_items=16, max_chars=253, min_items=1),
+            )
+            fields.done()
         return identity
 
     def write_endpoints(self, endpoints: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ import typer.core
 from typer.core import TyperGroup
 
 from node_agent.home import Home
-from node_agent.settings import default_home
+from node_agent.settings import DEFAULT_HOME, default_home
 from treaty.version import version
 
 EPILOG: Final = """\b
@@ -69,6 +69,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     }
 )
 
+HOME_HELP: Final = f"The agent's home; default FOEDUS_AGENT_HOME, else {DEFAULT_HOME}."
 SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -115,9 +116,7 @@ def _show_version(is_wanted: bool) -> None:
 @app.callback()
 def root(
     ctx: typer.Context,
-    home: Annotated[
-        Path | None, typer.Option(envvar="FOEDUS_AGENT_HOME", metavar="DIR", help="The agent's home.")
-    ] = None,
+    home: Annotated[Path | None, typer.Option(metavar="DIR", help=HOME_HELP, show_default=False)] = None,
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
@@ -125,7 +124,7 @@ def root(
     ctx.obj = Home((home or default_home()).expanduser().absolute())
 
 
-HomeOption = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="The agent's home.", show_default=False)]
+HomeOption = Annotated[Path | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, show_default=False)]
 """`--home` is understood before and after the verb."""
 
 

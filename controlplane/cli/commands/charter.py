@@ -121,8 +121,9 @@ def sign(
 ) -> None:
     """Add your signature; changes the file. Compare the nations' digests with their admins first."""
     from controlplane.cli import charter_drafts as drafts
-    from controlplane.cli.files import read_file, write_file
+    from controlplane.cli.files import write_file
     from treaty import statement
+    from treaty.files import read_file
     from treaty.wire.certificates import check_authorities
 
     envelope = read_file(file, "charter")
@@ -161,8 +162,8 @@ def verify(
 def show(file: FileArgument, output: OutputOption = Output.TABLE) -> None:
     """Show who is a party and who signs for what. Believes nothing."""
     from controlplane.cli import charter_drafts as drafts
-    from controlplane.cli.files import read_file
     from controlplane.cli.output import print_document, print_facts
+    from treaty.files import read_file
 
     envelope = read_file(file, "charter")
     charter = drafts.parse(envelope, file)
@@ -190,9 +191,11 @@ def publish(ctx: typer.Context, file: FileArgument) -> None:
 
 async def _publish(invoked: Invocation, file: Path) -> None:
     from controlplane.cli.calls import client_of
-    from controlplane.cli.files import read_file
+    from controlplane.cli.charter_drafts import parse
+    from treaty.files import read_file
 
     envelope = read_file(file, "charter")
+    parse(envelope, file)
     async with client_of(invoked) as client:
         accepted, version = await client.publish_charter(envelope)
     typer.echo(f"charter version {version} is in force: {accepted}")

@@ -136,7 +136,7 @@ class Runner:
             return await _to_the_end(_on(self._writer, lambda: _in_transaction(self._engine, work)))
 
     def _connect(self) -> Connection:
-        with translated():
+        with translated(self._engine):
             return self._engine.connect()
 
     def _shut_down(self) -> None:
@@ -157,12 +157,12 @@ class Runner:
 
 
 def _in_transaction(engine: Engine, work: Work[T]) -> T:
-    with translated(), engine.begin() as connection:
+    with translated(engine), engine.begin() as connection:
         return work(connection)
 
 
 def _guarded(work: Work[T], connection: Connection) -> T:
-    with translated():
+    with translated(connection.engine):
         return work(connection)
 
 

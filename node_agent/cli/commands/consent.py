@@ -68,9 +68,10 @@ def _answer(
     is_yes: bool,
 ) -> None:
     from node_agent import consents
+    from treaty.files import first_line
     from treaty.keys import read_signing_key
 
-    passphrase = passphrase_file.read_bytes().rstrip(b"\n") if passphrase_file else None
+    passphrase = first_line(passphrase_file, "passphrase") if passphrase_file else None
     key = read_signing_key(key_file, passphrase=passphrase)
     give = consents.approve if is_yes else consents.refuse
     now = datetime.now(UTC).replace(microsecond=0)

@@ -124,9 +124,30 @@ def test_its_ca_names_people_and_never_an_agent(home: Home, tmp_path: Path) -> N
     assert told(*common, "--role", "auditor", "--name", "aud-1").returncode == 0
     assert (tmp_path / "out" / "aud-1.key").stat().st_mode & 0o777 == 0o600
     refused = told(*common, "--role", "agent", "--name", "par-1")
-    assert refused.stderr == ("error: this CA issues certificates for operator, publisher, auditor, not for an agent\n")
+    assert refused.returncode == ExitCode.USAGE
+    assert refused.stderr.startswith(
+        "error: invalid value for '--role': 'agent' is not one of 'operator', 'publisher', 'auditor'\n"
+    )
+    assert "[operator|publisher|auditor]" in told("certificate", "--help").stdout
     again = told(*common, "--role", "auditor", "--name", "aud-1")
     assert "exists already" in again.stderr
+
+
+def test_a_file_that_is_no_charter_is_named(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "notes.json"
+    file.write_text("{nothing}")
+    refused = told("charter", "--home", str(home.root), str(file))
+    assert refused.stderr == f"error: {file}: not a JSON text: line 1, column 2\n"
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(home: Home) -> None:
+    home.settings.write_text("store_url: postgresql://foedus:secret@127.0.0.1:1/treaty\n")
+    refused = told("serve", "--home", str(home.root))
+    assert refused.returncode == ExitCode.UNAVAILABLE
+    assert refused.stderr.splitlines()[-2:] == [
+        "error: the database could not be used now: PostgreSQL at 127.0.0.1:1, database treaty",
+        "  is it up, and reached from here? it is store_url of settings.yaml",
+    ]
 
 
 def test_a_charter_that_names_another_coordinator_is_refused(home: Home, tmp_path: Path) -> None:

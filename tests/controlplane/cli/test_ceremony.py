@@ -158,6 +158,37 @@ def test_a_mistake_in_a_draft_is_told(foedus: Foedus, folder: Path, option: str,
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("charter", "digest", "bad.json"),
+        ("charter", "sign", "bad.json", "--key", "f1.key"),
+        ("charter", "publish", "bad.json"),
+        ("charter", "next", "bad.json", "-o", "out.json"),
+        ("charter", "add-nation", "bad.json", "fr.json"),
+        ("charter", "add-nation", "charter.json", "bad.json"),
+        ("policy", "add-signature", "bad.json", "--key", "t1.key"),
+        ("policy", "push", "fr.json", "bad.json"),
+    ],
+)
+def test_the_file_that_cannot_be_read_is_named(foedus: Foedus, folder: Path, arguments: tuple[str, ...]) -> None:
+    draft(foedus, folder)
+    (folder / "bad.json").write_text("{")
+    identity = ("--coordinator", "localhost:1", "--cert", folder / "c", "--key", folder / "c", "--ca", folder / "c")
+    paths = [folder / word if "." in word else word for word in arguments]
+    said = foedus(*identity, *paths)
+    assert said.code == 2
+    assert said.err.splitlines()[0] == f"error: {folder / 'bad.json'}: not a JSON text: line 1, column 2"
+
+
+def test_a_pin_is_held_against_the_file_and_names_it(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    sign(foedus, folder, file, "f1", "f2")
+    said = foedus("charter", "verify", file, "--pin", "sha256:" + "0" * 64)
+    assert said.err.startswith(f"error: {file}: the charter shown is sha256:")
+    assert "coordinator" not in said.err
+
+
 def elsewhere(folder: Path, code: str, domain: str) -> Path:
     """A nation's descriptor, its CA made for `domain`."""
     ca = new_ca(code, domain, datetime.now(UTC)).certificate_pem().decode()
