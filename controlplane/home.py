@@ -4,7 +4,7 @@
     tls/ca.key, ca.pem      issues the server's certificate and those of operators, publishers and auditors
     identity.json           party, host, domain, DNS names: what the descriptor offers the founders
     descriptor.json         the signed descriptor
-    settings.yaml           see `controlplane.settings`
+    settings.yaml           see `controlplane.settings`; every key, commented out, until somebody sets one
     state.db, record/, artifacts/, spool/, runs/    state; see their rooms
     endpoints.json          where the running coordinator listens; written at start
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from controlplane.settings import settings_text
 from treaty import names
 from treaty.charter import Charter, Coordinator, Role
 from treaty.delegation import coordinator_descriptor
@@ -138,6 +139,8 @@ def initialise(home: Home, identity: Identity, now: datetime) -> bytes:
     )
     descriptor = coordinator_descriptor(coordinator, log_key)
     write_new(home.descriptor, descriptor, mode=0o644)
+    if not home.settings.exists():
+        write_new(home.settings, settings_text().encode(), mode=0o600)  # a store's URL may hold a password
     document = canonical(
         {
             "party": identity.party,
