@@ -6,7 +6,7 @@
     descriptor.json         the signed descriptor
     settings.yaml           see `controlplane.settings`; every key, commented out, until somebody sets one
     state.db, record/, artifacts/, spool/, runs/    state; see their rooms
-    endpoints.json          where the running coordinator listens; written at start
+    endpoints.json          where the running coordinator is dialled and listens (`_bound`); written at start
 
 The CA's key can name operators, publishers and auditors and the server; never a nation's agent.
 """

@@ -21,6 +21,7 @@ from controlplane.home import Home
 from tests.controlplane.api.world import home_of, load_charter
 from treaty.exit_codes import ExitCode
 from treaty.names import PartyCode
+from treaty.version import version
 from treaty.wire.certificates import new_ca
 from treaty.wire.credentials import plain_channel
 from treaty.wire.v1 import reach_pb2, reach_pb2_grpc
@@ -43,7 +44,8 @@ class Served:
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if json.loads(line)["event"] == "serving":
+            self.line: dict[str, str] = json.loads(line)
+            if self.line["event"] == "serving":
                 break
         self.endpoints: dict[str, str] = json.loads(home.endpoints.read_text())
 
@@ -67,6 +69,11 @@ def test_it_serves_every_port_stops_cleanly_and_starts_again_after_a_kill(home: 
     with grpc.insecure_channel(first.endpoints["health"]) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    for service in ("grpc", "reach"):
+        port = first.endpoints[service].removeprefix("localhost:")
+        assert first.endpoints[f"{service}_bound"] == f"127.0.0.1:{port}"
+    assert (first.line["home"], first.line["grpc_bound"]) == (str(home.root), first.endpoints["grpc_bound"])
+    assert first.line["version"] == version()
     digest = asyncio.run(greeted(home, first.endpoints["reach"]))
     second_server = told("serve", "--home", str(home.root))
     assert second_server.returncode == ExitCode.PRECONDITION
