@@ -21,6 +21,7 @@ import typer
 import typer.core
 
 from controlplane.cli.ending import run_app
+from controlplane.cli.options import Output, OutputOption
 from controlplane.cli.program import version_option
 from controlplane.home import Home, identity_of, initialise
 from treaty.errors import InvalidInput
@@ -87,22 +88,31 @@ def init(
     host: Annotated[str, typer.Option(help="The nation it sits in, e.g. BE.")],
     domain: Annotated[str, typer.Option(help="The treaty's domain, e.g. treaty.example.")],
     dns: Annotated[list[str], typer.Option(help="A DNS name that agents dial; may be repeated.")],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Make keys, CA and the descriptor that the founders put into the charter."""
+    from controlplane.cli.output import print_outcome
+
     where = Home(home)
     initialise(where, identity_of(party, host, domain, dns), datetime.now(UTC))
-    typer.echo(f"descriptor: {where.descriptor}")
+    facts = {"descriptor": str(where.descriptor), "settings": str(where.settings)}
+    print_outcome(f"descriptor: {where.descriptor}", facts, output, name=str(where.descriptor))
 
 
 @app.command(
     short_help="Load a charter version.", epilog="Example:  foedus-coordinator charter --home /srv/hub charter-1.json"
 )
 def charter(
-    home: HomeOption, file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)]
+    home: HomeOption,
+    file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Load a charter version; a coordinator that serves this home takes it over within seconds."""
+    from controlplane.cli.output import print_outcome
+
     version, digest = _run(_load_charter(Home(home), file))
-    typer.echo(f"charter version {version} is in force: {digest}")
+    facts = {"version": version, "digest": digest}
+    print_outcome(f"charter version {version} is in force: {digest}", facts, output, name=digest)
 
 
 @app.command(epilog="Example:  foedus-coordinator certificate --home /srv/hub --role operator --name op-1 --out op-1")
@@ -112,8 +122,10 @@ def certificate(
     name: Annotated[str, typer.Option(help="Who holds it, e.g. op-1; a label, not a person's name.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.key, NAME.pem and ca.pem.", file_okay=False)],
     days: Annotated[int, typer.Option(min=1, max=366)] = 30,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Issue a client certificate for a person at the coordinator."""
+    from controlplane.cli.output import print_outcome
     from treaty.wire.certificates import issue_client
 
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
@@ -125,7 +137,9 @@ def certificate(
     write_new(out / f"{name}.key", issued.key_pem(), mode=0o600)
     write_new(out / f"{name}.pem", issued.certificate_pem(), mode=0o644)
     (out / "ca.pem").write_bytes(where.ca_pem.read_bytes())
-    typer.echo(f"{identity}: {out / f'{name}.pem'}")
+    files = {"certificate": out / f"{name}.pem", "key": out / f"{name}.key", "ca": out / "ca.pem"}
+    facts = {"identity": str(identity), **{what: str(path) for what, path in files.items()}}
+    print_outcome(f"{identity}: {files['certificate']}", facts, output, name=str(identity))
 
 
 @app.command(epilog="Example:  foedus-coordinator serve --home /srv/hub")

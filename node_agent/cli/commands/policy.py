@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.opening import opened
-from node_agent.cli.output import say
+from node_agent.cli.output import Format, FormatOption, say, show_if_asked
 from node_agent.cli.program import HomeOption, home_of, noun
 
 app = noun("Put this nation's own policy in force.")
@@ -26,6 +26,7 @@ def load(
         Path | None,
         typer.Option(metavar="FILE", help="Its signed statement; BUNDLE, but .json, by default."),
     ] = None,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Verify an overlay signed by this nation's person and hand it to the agent, which puts it in force."""
@@ -41,3 +42,4 @@ def load(
         policies, now = base.home.folders().policies, datetime.now(UTC)
         verified = bundles.offer_overlay(base.journal, policies, base.nation, packed, word, now)
     say(f"overlay revision {verified.accepted.revision} is with the agent ({verified.accepted.digest})")
+    show_if_asked({"revision": verified.accepted.revision, "digest": verified.accepted.digest}, output)

@@ -140,6 +140,19 @@ def test_its_ca_names_people_and_never_an_agent(home: Home, tmp_path: Path) -> N
     assert "exists already" in again.stderr
 
 
+def test_what_is_made_is_told_in_json_where_it_is_asked(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    file = tmp_path / "charter.json"
+    file.write_bytes(charters.signed())
+    loaded = told("charter", "--home", str(home.root), str(file), "-o", "json")
+    assert json.loads(loaded.stdout)["version"] == 1
+    out = tmp_path / "out"
+    common = ("--home", str(home.root), "--out", str(out), "--role", "operator", "--name", "op-1")
+    issued = json.loads(told("certificate", *common, "-o", "json").stdout)
+    assert issued["identity"] == "spiffe://coordinator.treaty.example/operator/op-1"
+    assert {issued[what] for what in ("certificate", "key", "ca")} == {str(path) for path in out.iterdir()}
+
+
 def test_a_file_that_is_no_charter_is_named(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "notes.json"
     file.write_text("{nothing}")

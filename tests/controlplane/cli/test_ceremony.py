@@ -75,6 +75,21 @@ def test_a_charter_holds_once_enough_founders_signed_it(foedus: Foedus, folder: 
     assert foedus("charter", "verify", file, "--pin", digest).out == f"charter demo version 1 holds: {digest}\n"
 
 
+def test_each_step_of_the_ceremony_answers_in_json_where_it_is_asked(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+
+    def told(*arguments: object) -> dict[str, object]:
+        return dict(json.loads(foedus("charter", *arguments, "-o", "json").out))
+
+    assert told("add-nation", file, folder / "de.json")["nations"] == ["DE", "FR"]
+    sign(foedus, folder, file, "f1")
+    signed = told("sign", file, "--key", folder / "f2.key")
+    digest = foedus("charter", "digest", file).out.strip()
+    assert signed == {"version": 1, "digest": digest, "signed": 2, "needed": 2}
+    assert told("verify", file) == {"treaty": "demo", "version": 1, "digest": digest}
+    assert told("digest", file) == {"version": 1, "digest": digest}
+
+
 def test_a_strangers_signature_does_not_count(foedus: Foedus, folder: Path) -> None:
     file = draft(foedus, folder)
     sign(foedus, folder, file, "f1", "p1")

@@ -264,6 +264,21 @@ def test_files_that_a_person_gives_are_named_by_what_is_wrong_with_them(
     assert said(capsys).startswith(f"error: {joined_home.home.membership}: ")
 
 
+def test_what_was_done_is_told_in_json_where_it_is_asked(
+    joined_home: Joined, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(joined_home.home.root), "-o", "json"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"source": "a house", "target": "une maison"}\n')
+    about = ["--purpose", "translation", "--language", "fr", "--class", "minutes"]
+    assert run(["dataset", "add", "texts", str(file), *about, *home]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 1
+    assert run(["dataset", "remove", "texts", *home]) == 0
+    assert json.loads(capsys.readouterr().out)["is_withdrawn"] is True
+    assert run(["log", "verify", *home]) == 0
+    assert json.loads(capsys.readouterr().out) == {"origin": "coordinator.treaty.example/log", "size": 0, "root": ""}
+
+
 def test_the_default_home_stands_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--help"]) == 0
     assert "default FOEDUS_AGENT_HOME, else ~/.local/share/foedus-agent" in " ".join(capsys.readouterr().out.split())
