@@ -63,10 +63,12 @@ generated: $(VENV)/dev.stamp
 	@buf=$$($(BIN)/python -c 'from tools.parts import find; print(find("buf"))') && "$$buf" lint proto
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/proto.py --check
 	@$(BIN)/python tools/policies.py --check
+	@$(BIN)/python tools/settings.py --check
 
-generate: $(VENV)/dev.stamp ## write the generated code and the compiled policies
+generate: $(VENV)/dev.stamp ## write the generated code, the compiled policies and the settings' tables
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/proto.py
 	@$(BIN)/python tools/policies.py
+	@$(BIN)/python tools/settings.py
 
 format: $(VENV)/dev.stamp ## format the code
 	@$(BIN)/ruff check --fix $(CODE)

@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 import typer.core
 
+from controlplane.cli.options import Output, OutputOption
 from controlplane.home import Home, identity_of, initialise
 from treaty.cli.ending import run_app
 from treaty.cli.program import silence_grpc, version_option
@@ -60,7 +62,14 @@ app = typer.Typer(
 HomeOption = Annotated[
     Path, typer.Option("--home", metavar="DIR", help="The coordinator's directory.", file_okay=False)
 ]
-PEOPLE = (SpiffeRole.OPERATOR, SpiffeRole.PUBLISHER, SpiffeRole.AUDITOR)
+
+
+class PersonRole(StrEnum):
+    """Whom this CA names: nations' agents are named by their nations' own."""
+
+    OPERATOR = SpiffeRole.OPERATOR
+    PUBLISHER = SpiffeRole.PUBLISHER
+    AUDITOR = SpiffeRole.AUDITOR
 
 
 @app.callback()
@@ -79,47 +88,58 @@ def init(
     host: Annotated[str, typer.Option(help="The nation it sits in, e.g. BE.")],
     domain: Annotated[str, typer.Option(help="The treaty's domain, e.g. treaty.example.")],
     dns: Annotated[list[str], typer.Option(help="A DNS name that agents dial; may be repeated.")],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Make keys, CA and the descriptor that the founders put into the charter."""
+    from controlplane.cli.output import print_outcome
+
     where = Home(home)
     initialise(where, identity_of(party, host, domain, dns), datetime.now(UTC))
-    typer.echo(f"descriptor: {where.descriptor}")
+    facts = {"descriptor": str(where.descriptor), "settings": str(where.settings)}
+    print_outcome(f"descriptor: {where.descriptor}", facts, output, name=str(where.descriptor))
 
 
 @app.command(
     short_help="Load a charter version.", epilog="Example:  foedus-coordinator charter --home /srv/hub charter-1.json"
 )
 def charter(
-    home: HomeOption, file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)]
+    home: HomeOption,
+    file: Annotated[Path, typer.Argument(help="The signed charter.", exists=True, dir_okay=False)],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Load a charter version; a coordinator that serves this home takes it over within seconds."""
-    version, digest = _run(_load_charter(Home(home), file.read_bytes()))
-    typer.echo(f"charter version {version} is in force: {digest}")
+    from controlplane.cli.output import print_outcome
+
+    version, digest = _run(_load_charter(Home(home), file))
+    facts = {"version": version, "digest": digest}
+    print_outcome(f"charter version {version} is in force: {digest}", facts, output, name=digest)
 
 
 @app.command(epilog="Example:  foedus-coordinator certificate --home /srv/hub --role operator --name op-1 --out op-1")
 def certificate(
     home: HomeOption,
-    role: Annotated[SpiffeRole, typer.Option(help="operator, publisher or auditor.")],
+    role: Annotated[PersonRole, typer.Option(help="What the holder may call.")],
     name: Annotated[str, typer.Option(help="Who holds it, e.g. op-1; a label, not a person's name.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.key, NAME.pem and ca.pem.", file_okay=False)],
     days: Annotated[int, typer.Option(min=1, max=366)] = 30,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Issue a client certificate for a person at the coordinator."""
+    from controlplane.cli.output import print_outcome
     from treaty.wire.certificates import issue_client
 
-    if role not in PEOPLE:
-        raise InvalidInput(f"this CA issues certificates for {', '.join(PEOPLE)}, not for an {role}")
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise InvalidInput("a name is lower-case letters, digits and '-', at most 63")
     where = Home(home)
-    identity = SpiffeId(COORDINATOR_HOST, treaty_domain(where.identity().domain), role, name)
+    identity = SpiffeId(COORDINATOR_HOST, treaty_domain(where.identity().domain), SpiffeRole(role), name)
     issued = issue_client(where.ca(), identity, datetime.now(UTC), timedelta(days=days))
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_new(out / f"{name}.key", issued.key_pem(), mode=0o600)
     write_new(out / f"{name}.pem", issued.certificate_pem(), mode=0o644)
     (out / "ca.pem").write_bytes(where.ca_pem.read_bytes())
-    typer.echo(f"{identity}: {out / f'{name}.pem'}")
+    files = {"certificate": out / f"{name}.pem", "key": out / f"{name}.key", "ca": out / "ca.pem"}
+    facts = {"identity": str(identity), **{what: str(path) for what, path in files.items()}}
+    print_outcome(f"{identity}: {files['certificate']}", facts, output, name=str(identity))
 
 
 @app.command(epilog="Example:  foedus-coordinator serve --home /srv/hub")
@@ -184,17 +204,18 @@ class _Progress:
             typer.echo(f"{what} {done} of {total} entries", err=True)
 
 
-async def _load_charter(home: Home, envelope: bytes) -> tuple[int, str]:
+async def _load_charter(home: Home, file: Path) -> tuple[int, str]:
+    from controlplane.cli.charter_drafts import parse
     from controlplane.core import utc_now
     from controlplane.home import check_own
     from controlplane.services.trust import Trust
     from controlplane.settings import read_settings
     from controlplane.store import open_store
-    from treaty import statement
-    from treaty.charter import parse_charter
+    from treaty.files import read_file
     from treaty.wire.certificates import check_authorities
 
-    offered = parse_charter(statement.unverified(envelope).predicate)
+    envelope = read_file(file, "charter")
+    offered = parse(envelope, file)
     check_own(home, offered)
     check_authorities(offered)
     store = await open_store(read_settings(home.settings).store_url or home.store_url, clock=utc_now)

@@ -60,6 +60,7 @@ from treaty.resources.codec import narrowed
 from treaty.resources.meta import AnyResource
 from treaty.resources.nations import FREEZE_WINDOW
 from treaty.resources.rollouts import ROLLOUT
+from treaty.version import version
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +109,7 @@ async def serve(home: Home) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with running(home) as coordinator:
         home.write_endpoints(dict(coordinator.endpoints))
-        log.info("serving", **coordinator.endpoints)
+        log.info("serving", version=version(), home=str(home.root), **coordinator.endpoints)
         await stopping.wait()
         log.info("stopping")
 

@@ -4,9 +4,9 @@
     tls/ca.key, ca.pem      issues the server's certificate and those of operators, publishers and auditors
     identity.json           party, host, domain, DNS names: what the descriptor offers the founders
     descriptor.json         the signed descriptor
-    settings.yaml           see `controlplane.settings`
+    settings.yaml           see `controlplane.settings`; every key, commented out, until somebody sets one
     state.db, record/, artifacts/, spool/, runs/    state; see their rooms
-    endpoints.json          where the running coordinator listens; written at start
+    endpoints.json          where the running coordinator is dialled and listens (`_bound`); written at start
 
 The CA's key can name operators, publishers and auditors and the server; never a nation's agent.
 """
@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from controlplane.settings import settings_text
 from treaty import names
 from treaty.charter import Charter, Coordinator, Role
 from treaty.delegation import coordinator_descriptor
 from treaty.errors import ConflictError, Corrupt, InvalidInput, NotFound
 from treaty.fields import Fields
+from treaty.files import about
 from treaty.keys import SigningKey, new_signing_key, read_signing_key, write_key, write_new
 from treaty.names import COORDINATOR_HOST, PartyCode
 from treaty.strict_json import canonical, parse_object
@@ -88,23 +90,26 @@ class Home:
     def ca(self) -> Issued:
         """The coordinator's CA. Raises: NotFound: this directory was not initialised."""
         try:
-            return load_issued((self.root / "tls" / "ca.key").read_bytes(), self.ca_pem.read_bytes())
+            with about(self.root / "tls"):
+                return load_issued((self.root / "tls" / "ca.key").read_bytes(), self.ca_pem.read_bytes())
         except FileNotFoundError as err:
             raise _not_initialised(self.root) from err
 
     def identity(self) -> Identity:
+        path = self.root / "identity.json"
         try:
-            data = (self.root / "identity.json").read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError as err:
             raise _not_initialised(self.root) from err
-        fields = Fields(parse_object(data, max_bytes=16 * 1024), "identity.json")
-        identity = Identity(
-            party=names.party_code(fields.text("party", 8)),
-            host=names.nation_code(fields.text("host", 2)),
-            domain=names.treaty_domain(fields.text("domain", 200)),
-            dns_names=fields.texts("dns_names", max_items=16, max_chars=253, min_items=1),
-        )
-        fields.done()
+        with about(path):
+            fields = Fields(parse_object(data, max_bytes=16 * 1024), "identity.json")
+            identity = Identity(
+                party=names.party_code(fields.text("party", 8)),
+                host=names.nation_code(fields.text("host", 2)),
+                domain=names.treaty_domain(fields.text("domain", 200)),
+                dns_names=fields.texts("dns_names", max_items=16, max_chars=253, min_items=1),
+            )
+            fields.done()
         return identity
 
     def write_endpoints(self, endpoints: dict[str, str]) -> None:
@@ -134,6 +139,8 @@ def initialise(home: Home, identity: Identity, now: datetime) -> bytes:
     )
     descriptor = coordinator_descriptor(coordinator, log_key)
     write_new(home.descriptor, descriptor, mode=0o644)
+    if not home.settings.exists():
+        write_new(home.settings, settings_text().encode(), mode=0o600)  # a store's URL may hold a password
     document = canonical(
         {
             "party": identity.party,

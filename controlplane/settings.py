@@ -35,16 +35,19 @@ class Settings:
     """SQLAlchemy URL of the store; empty: SQLite in HOME/state.db."""
 
     server_certificate_seconds: int = 8 * 3600
-    """Life of the server's certificate; it is replaced at half of it, without a restart."""
+    """Life of the server's certificate; it is replaced at half of it, without a restart. 60 to 7776000."""
 
     connection_age_seconds: int = 3600
-    """Connections are closed gently after this, so that peers come back with fresh certificates."""
+    """Connections are closed gently after this, so that peers come back with fresh certificates. 10
+    to 86400."""
 
     trust_refresh_seconds: int = 2
-    """How often revocations and charters written by another process are noticed: live streams are cut within 5 s."""
+    """How often revocations and charters written by another process are noticed: live streams are cut within 5 s.
+    1 to 4."""
 
     max_draft_bytes: int = 64 * 1024**3
-    """Bytes of model versions that one publisher may have uploading, as their manifests state them."""
+    """Bytes of model versions that one publisher may have uploading, as their manifests state them. 1048576 to
+    1125899906842624."""
 
     log_level: str = "info"
     """debug, info, warning or error."""
@@ -64,6 +67,13 @@ class Settings:
                 raise InvalidInput(f"setting {name} is not between {low} and {high}")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidInput("setting log_level is not debug, info, warning or error")
+
+
+def settings_text() -> str:
+    """What `init` writes: every key, commented out."""
+    from treaty.settings import keys_of, settings_yaml  # reads source text, which serving need not
+
+    return settings_yaml("Settings of this coordinator.", keys_of(Settings), {})
 
 
 def read_settings(path: Path) -> Settings:

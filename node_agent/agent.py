@@ -124,6 +124,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until `stop`. Raises: FoedusError, or a group of what failed."""
+        log.info("agent started", **started(self._base))
         if alarm := self._logwatch.alarm:
             log.error("the coordinator's log contradicted itself: no update leaves", alarm=alarm)
             self._border.halt(LOG_INCONSISTENT)
@@ -216,6 +217,27 @@ class Agent:
             self.state.charter_digest = base.nation.charter().digest
             log.info("charter followed", version=base.nation.charter().version)
             self._session.hang_up()
+
+
+def started(base: Foundation) -> dict[str, object]:
+    """What the first line of a log says: which program runs for whom, and the settings that decide what may happen."""
+    settings = base.settings
+    return {
+        "version": version(),
+        "home": str(base.home.root),
+        "nation": base.nation.code,
+        "agent": str(base.nation.agent_id),
+        "charter": base.nation.charter().version,
+        "coordinator": base.membership.coordinator,
+        "reach": base.membership.reach,
+        **{
+            name: str(getattr(settings, name))
+            for name in ("sandbox", "policy_engine", "region", "clearance", "address_ranges", "tap")
+            if getattr(settings, name)
+        },
+        "min_heldout_pairs": settings.min_heldout_pairs,
+        "min_examples_per_round": settings.min_examples_per_round,
+    }
 
 
 async def diagnosis(base: Foundation) -> FoedusError | None:

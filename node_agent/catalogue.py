@@ -20,6 +20,7 @@ from treaty import names
 from treaty.dataset import DatasetNotice
 from treaty.errors import Corrupt, InvalidInput, NotFound
 from treaty.fields import Fields
+from treaty.files import about
 from treaty.label import Classification
 from treaty.names import Digest, PartyCode, digest_of
 from treaty.policy.registers import DatasetFacts
@@ -166,9 +167,10 @@ def size_bucket(records: int) -> SizeBucket:
 
 def _count(path: Path) -> int:
     try:
-        found = len(read_pairs(path))
+        with about(path):
+            found = len(read_pairs(path))
     except FileNotFoundError as err:
-        raise NotFound(f"no file {path}", remedy="check --path") from err
+        raise NotFound(f"no file {path}", remedy="check the path") from err
     except OSError as err:
         raise InvalidInput(f"{path} cannot be read", remedy="check its permissions") from err
     if not found:

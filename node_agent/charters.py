@@ -19,6 +19,7 @@ from treaty import statement
 from treaty.charter import Charter, Nation, parse_charter, verify_first, verify_successor
 from treaty.errors import InvalidInput, PreconditionFailed, TrustError
 from treaty.fields import Fields
+from treaty.files import about
 from treaty.names import Digest
 from treaty.strict_json import canonical, parse_object
 
@@ -46,13 +47,14 @@ def read_membership(home: Home) -> Membership:
             "this agent has not joined a treaty",
             remedy="foedus-agent join --coordinator HOST:PORT --reach HOST:PORT --charter sha256:…",
         ) from err
-    fields = Fields(parse_object(data, max_bytes=4096), "membership.json")
-    membership = Membership(
-        target(fields.text("coordinator", _MAX_TARGET_CHARS)),
-        target(fields.text("reach", _MAX_TARGET_CHARS)),
-        fields.digest("pinned"),
-    )
-    fields.done()
+    with about(home.membership):
+        fields = Fields(parse_object(data, max_bytes=4096), "membership.json")
+        membership = Membership(
+            target(fields.text("coordinator", _MAX_TARGET_CHARS)),
+            target(fields.text("reach", _MAX_TARGET_CHARS)),
+            fields.digest("pinned"),
+        )
+        fields.done()
     return membership
 
 

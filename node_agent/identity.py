@@ -22,6 +22,7 @@ from node_agent.settings import Settings
 from treaty.charter import Charter
 from treaty.delegation import Delegation, parse_descriptor, verify_delegation
 from treaty.errors import FoedusError, NotFound, TrustError
+from treaty.files import about, read_file
 from treaty.keys import SigningKey, read_signing_key
 from treaty.names import AgentId, PartyCode, agent_id, nation_code
 from treaty.policy.decider import nanoseconds
@@ -145,7 +146,8 @@ def load_identity(home: Home, settings: Settings, membership: Membership, clock:
     envelopes = charters.stored(home)
     if not envelopes:
         raise NotFound("this agent holds no charter", remedy="run 'foedus-agent join' first")
-    versions = charters.believe(envelopes, membership.pinned, _lenient(envelopes, clock))
+    with about(home.charters):
+        versions = charters.believe(envelopes, membership.pinned, _lenient(envelopes, clock))
     check_settings(settings, versions[-1])
     charters.check_own_entry(versions[-1], own_entry(home))
     return NationIdentity(home, settings, versions, clock)
@@ -167,7 +169,8 @@ def is_charter_current(charter: Charter, now: datetime) -> bool:
 
 def own_entry(home: Home) -> CharterNation:
     """What this nation offered the founders."""
-    entry = parse_descriptor(home.descriptor.read_bytes()).nation
+    with about(home.descriptor):
+        entry = parse_descriptor(read_file(home.descriptor, "descriptor")).nation
     if entry is None:
         raise TrustError("descriptor.json is not a nation's", remedy="run 'foedus-agent init' again elsewhere")
     return entry
@@ -183,6 +186,7 @@ def check_settings(settings: Settings, charter: Charter) -> None:
 
 def read_ca(home: Home) -> Issued:
     try:
-        return load_issued(home.ca_key.read_bytes(), home.ca.read_bytes())
+        with about(home.ca.parent):
+            return load_issued(home.ca_key.read_bytes(), home.ca.read_bytes())
     except FileNotFoundError as err:
         raise NotFound("the nation's CA is not in this home", remedy="run 'foedus-agent init' first") from err

@@ -200,13 +200,11 @@ def address_ranges(text: str, where: str = "settings") -> tuple[str, ...]:
 
 
 def settings_text(nation: str, domain: str, agent: str) -> str:
-    """What `init` writes: the three that have no default, and whence agents call."""
-    return (
-        "# Settings of this node agent. Every key, its unit and its default: node_agent/settings.py.\n"
-        f"nation: {nation}\ndomain: {domain}\nagent: {agent}\n"
-        "# Whence this nation's agents call; policies check it before they connect. Narrow it to your own ranges.\n"
-        f"address_ranges: {INITIAL_ADDRESS_RANGES}\n"
-    )
+    """What `init` writes: the three that have no default and whence agents call; every other key commented out."""
+    from treaty.settings import keys_of, settings_yaml  # reads source text, which running need not
+
+    written = {"nation": nation, "domain": domain, "agent": agent, "address_ranges": INITIAL_ADDRESS_RANGES}
+    return settings_yaml("Settings of this node agent.", keys_of(Settings), written)
 
 
 def default_home() -> Path:

@@ -161,8 +161,8 @@ def verify_first(envelope: bytes, pinned: Digest, now: datetime) -> Charter:
     claimed = statement.unverified(envelope)
     if claimed.kind is not StatementKind.CHARTER or claimed.subject_digest != pinned:
         raise TrustError(
-            f"the coordinator's charter is {claimed.subject_digest}, not the pinned {pinned}",
-            remedy="compare the digest with the founders by another channel; do not join until it agrees",
+            f"the charter shown is {claimed.subject_digest}, not the pinned {pinned}",
+            remedy="compare the digest with the founders by another channel; believe nothing until it agrees",
         )
     charter = parse_charter(claimed.predicate)
     charter.founders.verify(envelope, StatementKind.CHARTER)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from treaty.errors import ConflictError, InvalidInput, NotFound
+from treaty.files import about
 from treaty.names import KeyId, digest_of
 
 _MAX_PEM_BYTES = 16 * 1024
@@ -135,7 +136,8 @@ def read_signing_key(path: Path, *, passphrase: bytes | None = None) -> SigningK
 
 def read_verification_key(path: Path) -> VerificationKey:
     try:
-        return parse_verification_key(path.read_text("ascii"))
+        with about(path):
+            return parse_verification_key(path.read_text("ascii"))
     except FileNotFoundError as err:
         raise NotFound(f"no public key file {path}") from err
     except UnicodeDecodeError as err:

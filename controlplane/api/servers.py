@@ -46,7 +46,11 @@ class Servicers:
 
 
 class Servers:
-    """The running servers. `endpoints` says where, by the names of the module's docstring."""
+    """The running servers. `endpoints` says where, by the names of the module's docstring.
+
+    What is dialled by the certificate's DNS name stands there so, and beside it, as `grpc_bound` and `reach_bound`, the
+    address that this machine listens on: a name says nothing of whether anybody else can reach it.
+    """
 
     def __init__(self, settings: Settings, certificate: ServerCertificate, dns_name: str) -> None:
         self._settings = settings
@@ -107,8 +111,10 @@ class Servers:
             raise Unavailable(f"cannot listen on {address}", remedy=f"set {name}_address in settings.yaml") from err
         await server.start()
         self._running.append(server)
-        host = address.rpartition(":")[0] if credentials is None else self._dns_name
-        self.endpoints[name] = f"{host}:{port}"
+        bound = f"{address.rpartition(':')[0]}:{port}"
+        self.endpoints[name] = bound if credentials is None else f"{self._dns_name}:{port}"
+        if credentials is not None:
+            self.endpoints[f"{name}_bound"] = bound
 
     def _start_metrics(self) -> None:
         host, _, port = self._settings.metrics_address.rpartition(":")

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from controlplane.cli.files import read_file
 from treaty import charter as charters
 from treaty import names, statement
 from treaty.charter import Body, Charter, Coordinator, Nation, Role
 from treaty.delegation import parse_descriptor
 from treaty.errors import BadSignature, InvalidInput, PreconditionFailed
 from treaty.fields import timestamp_text
+from treaty.files import about, read_file
 from treaty.keys import read_verification_key
 from treaty.names import PartyCode
 from treaty.statement import StatementKind
@@ -55,7 +55,8 @@ def role(public_keys: Sequence[Path], threshold: int) -> Role:
 
 def coordinator_of(path: Path) -> Coordinator:
     """The coordinator of a descriptor that its own log key signed."""
-    found = parse_descriptor(read_file(path, "descriptor", MAX_CHARTER_BYTES)).coordinator
+    with about(path):
+        found = parse_descriptor(read_file(path, "descriptor", MAX_CHARTER_BYTES)).coordinator
     if found is None:
         raise InvalidInput(f"{path} is a nation's descriptor", remedy="pass the one of 'foedus-coordinator init'")
     return found
@@ -63,7 +64,8 @@ def coordinator_of(path: Path) -> Coordinator:
 
 def nation_of(path: Path) -> Nation:
     """The nation of a descriptor that its own root signed. Whether it *is* that nation, the founders check."""
-    found = parse_descriptor(read_file(path, "descriptor", MAX_CHARTER_BYTES)).nation
+    with about(path):
+        found = parse_descriptor(read_file(path, "descriptor", MAX_CHARTER_BYTES)).nation
     if found is None:
         raise InvalidInput(f"{path} is a coordinator's descriptor", remedy="pass the one of 'foedus-agent init'")
     return found
@@ -143,16 +145,18 @@ def read_charter(path: Path) -> Charter:
 def read_draft(path: Path) -> Charter:
     """A charter that nobody signed. Raises: PreconditionFailed: somebody did."""
     envelope = read_file(path, "charter", MAX_CHARTER_BYTES)
+    charter = parse(envelope, path)
     if statement.claimed_signers(envelope):
         raise PreconditionFailed(f"{path} is signed already", remedy="draft the next version: foedus charter next")
-    return parse(envelope, path)
+    return charter
 
 
 def parse(envelope: bytes, path: Path) -> Charter:
-    claimed = statement.unverified(envelope)
-    if claimed.kind is not StatementKind.CHARTER:
-        raise InvalidInput(f"{path} is a {claimed.kind}, not a charter")
-    return charters.parse_charter(claimed.predicate)
+    with about(path):
+        claimed = statement.unverified(envelope)
+        if claimed.kind is not StatementKind.CHARTER:
+            raise InvalidInput(f"{path} is a {claimed.kind}, not a charter")
+        return charters.parse_charter(claimed.predicate)
 
 
 def believed(path: Path, *, pin: str = "", follows: Path | None = None) -> Charter:
@@ -171,14 +175,19 @@ def believed(path: Path, *, pin: str = "", follows: Path | None = None) -> Chart
     if follows is not None:
         before = believed_at(follows, pin)
         return charters.verify_successor(before, envelope, now())
-    return charters.verify_first(envelope, names.digest(pin) if pin else claimed.digest, now())
+    return _pinned(path, envelope, pin or claimed.digest, now())
 
 
 def believed_at(path: Path, pin: str) -> Charter:
     """A charter as of its own time: what a later one follows may have expired since."""
     envelope = read_file(path, "charter", MAX_CHARTER_BYTES)
     claimed = parse(envelope, path)
-    return charters.verify_first(envelope, names.digest(pin) if pin else claimed.digest, claimed.issued_at)
+    return _pinned(path, envelope, pin or claimed.digest, claimed.issued_at)
+
+
+def _pinned(path: Path, envelope: bytes, pin: str, at: datetime) -> Charter:
+    with about(path):
+        return charters.verify_first(envelope, names.digest(pin), at)
 
 
 def founders_signed(charter: Charter, envelope: bytes) -> tuple[int, int]:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from controlplane.cli.files import read_file
 from treaty.errors import InvalidInput
+from treaty.files import about, read_file
 from treaty.resources import codec
 from treaty.resources.meta import AnyResource
 from treaty.strict_json import parse
@@ -45,10 +45,8 @@ def parse_resources(data: bytes, name: str) -> list[AnyResource]:
 
 
 def _resource(text: bytes, where: str) -> AnyResource:
-    value = parse(text, max_bytes=codec.MAX_RESOURCE_BYTES)
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: a resource is an object")
-    try:
+    with about(where):
+        value = parse(text, max_bytes=codec.MAX_RESOURCE_BYTES)
+        if not isinstance(value, dict):
+            raise InvalidInput("a resource is an object")
         return codec.from_json(value)
-    except InvalidInput as err:
-        raise InvalidInput(f"{where}: {err.message}", remedy=err.remedy) from None

@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from controlplane.cli.files import read_file
 from controlplane.cli.settings import Context
 from treaty.errors import InvalidInput, PreconditionFailed
 from treaty.fields import timestamp_text
+from treaty.files import read_file
 
 _MAX_PEM_BYTES: Final = 256 * 1024
 _NEW_ONE: Final = "have one issued: foedus-coordinator certificate"

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from controlplane.cli.files import read_file, write_file
+from controlplane.cli.files import write_file
 from treaty.audit import Entry, Offered, known_checkpoint
 from treaty.charter import Charter
 from treaty.errors import ConflictError, InvalidInput
 from treaty.fields import Fields
+from treaty.files import about, read_file
 from treaty.log import Checkpoint
 from treaty.log.checkpoint import MAX_NOTE_BYTES
 from treaty.statement import MAX_ENVELOPE_BYTES
@@ -37,7 +38,8 @@ def read_state(path: Path | None, charter: Charter) -> Checkpoint | None:
     """The checkpoint kept in `path`; None where nothing was kept yet. Raises: BadSignature: not the log's."""
     if path is None or not path.exists():
         return None
-    return known_checkpoint(read_file(path, "checkpoint", MAX_NOTE_BYTES), charter)
+    with about(path):
+        return known_checkpoint(read_file(path, "checkpoint", MAX_NOTE_BYTES), charter)
 
 
 def write_state(path: Path, note: bytes) -> None:
@@ -60,8 +62,9 @@ def read_export(directory: Path, tell: Callable[[str, int, int], None] = _silent
     note = read_file(directory / CHECKPOINT, "checkpoint", MAX_NOTE_BYTES)
     lines = read_file(directory / ENTRIES, "export", MAX_EXPORT_BYTES).splitlines()
     entries: list[Entry] = []
-    for line in lines:
-        entries.append(_entry(line))
+    for number, line in enumerate(lines, start=1):
+        with about(f"{directory / ENTRIES}, line {number}"):
+            entries.append(_entry(line))
         tell("read", len(entries), len(lines))
     return Offered(note, entries)
 

@@ -41,15 +41,9 @@ YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not 
 
 def passphrase(file: Path | None) -> bytes | None:
     """The first line of `file`; None where none is given."""
-    from controlplane.cli.files import read_file
-    from treaty.errors import InvalidInput
+    from treaty.files import first_line
 
-    if file is None:
-        return None
-    lines = read_file(file, "passphrase file", 4096).splitlines()
-    if not lines or not lines[0]:
-        raise InvalidInput(f"{file} holds no passphrase")
-    return lines[0]
+    return None if file is None else first_line(file, "passphrase")
 
 
 def signing_keys(paths: Sequence[Path], passphrase_file: Path | None) -> list[SigningKey]:

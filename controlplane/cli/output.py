@@ -30,6 +30,22 @@ def print_facts(facts: Mapping[str, JsonLike], output: Output, *, name: str) -> 
         typer.echo(tables.pairs([(name, text) for name, text in lines if text]))
 
 
+def print_outcome(line: str, facts: Mapping[str, JsonLike], output: Output, *, name: str) -> None:
+    """What a verb did, in a line; its facts where a form is asked for."""
+    if output in (Output.TABLE, Output.WIDE):
+        typer.echo(line)
+    else:
+        print_facts(facts, output, name=name)
+
+
+def print_changed(line: str, resource: AnyResource, output: Output) -> None:
+    """What a verb did to a resource, in a line; the resource itself where a form is asked for."""
+    if output is Output.TABLE:
+        typer.echo(line)
+    else:
+        print_resource(resource, output)
+
+
 def print_document(value: JsonLike, output: Output) -> None:
     """A value as JSON or YAML."""
     typer.echo(document_text(value, output))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from controlplane.cli.files import read_file
 from treaty import statement
 from treaty.errors import InvalidInput
+from treaty.files import about, read_file
 from treaty.keys import SigningKey
 from treaty.policy import author
 from treaty.policy import bundle as bundles
@@ -38,7 +38,8 @@ def bundle_of(request: Request) -> tuple[bytes, Bundle]:
     Raises: InvalidInput: another authority's or revision's than was asked for. NotFound: no OPA, no policy there.
     """
     packed = read_file(request.source, "bundle") if request.is_built else _build(request)
-    found = bundles.read_bundle(packed)
+    with about(request.source):
+        found = bundles.read_bundle(packed)
     if found.authority != request.authority:
         raise InvalidInput(
             f"this is the bundle of {found.authority}, not of {request.authority}",
@@ -61,12 +62,17 @@ def envelope_of(packed: bytes, keys: Sequence[SigningKey], valid_days: int) -> b
 
 
 def with_signatures(envelope: bytes, keys: Sequence[SigningKey]) -> bytes:
-    claimed = statement.unverified(envelope)
-    if claimed.kind is not StatementKind.POLICY_BUNDLE:
-        raise InvalidInput(f"this is the envelope of a {claimed.kind}, not of a policy bundle")
+    require_envelope(envelope)
     for key in keys:
         envelope = statement.add_signature(envelope, key)
     return envelope
+
+
+def require_envelope(envelope: bytes) -> None:
+    """Raises: InvalidInput: it is no envelope, or of something else than a policy bundle."""
+    claimed = statement.unverified(envelope)
+    if claimed.kind is not StatementKind.POLICY_BUNDLE:
+        raise InvalidInput(f"this is the envelope of a {claimed.kind}, not of a policy bundle")
 
 
 def _build(request: Request) -> bytes:

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Final
 
 from controlplane.cli.documents import parse_resources
-from controlplane.cli.files import read_file
 from treaty import names
 from treaty.errors import InvalidInput
+from treaty.files import read_file
 from treaty.recipe import DEFAULT_TEMPLATE, LORA_SFT, parse_recipe
 from treaty.resources.codec import narrowed
 from treaty.resources.meta import Resource, new_resource

@@ -108,7 +108,7 @@ class Nations:
             raise PermissionRefused(
                 f"no operator accepted {agent}",
                 code="NOT_ACCEPTED",
-                remedy="ask the operator to 'foedus agent accept' it",
+                remedy=f"the operator runs: foedus agent accept {agent}",
             )
 
     async def knocked(self, agent: AgentId, certificate_not_after: datetime) -> None:
@@ -145,7 +145,8 @@ class Nations:
             changed = await self._condition(agent, accepted, standing)
         except NotFound:
             raise NotFound(
-                f"{agent} has not tried to connect", remedy="run 'foedus-agent join' in the nation first"
+                f"{agent} has not tried to connect",
+                remedy="see who has: foedus get agents; in the nation: foedus-agent join",
             ) from None
         self._accepted.setdefault(agent, changed.metadata.creation_timestamp or self._clock())
         return changed
@@ -294,9 +295,10 @@ class Nations:
         raise ConflictError(f"the status of {agent} keeps changing")
 
     def named(self, text: str) -> AgentId:
-        """An agent by its SPIFFE id or its resource's name. Raises InvalidInput: neither."""
+        """An agent by its SPIFFE id or its resource's name. Raises InvalidInput: neither. NotFound: of no party."""
         domain = self._trust.charter.domain
         if text.startswith("spiffe://"):
+            self._trust.check_party(text)
             identity = names.spiffe_id(text, domain)
             if identity.role is not SpiffeRole.AGENT:
                 raise InvalidInput(f"{identity} is not an agent")

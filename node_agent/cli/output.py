@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -15,6 +16,9 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
+
+
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
 
 
 def say(line: str) -> None:
@@ -30,6 +34,12 @@ def show(value: JsonValue, form: Format) -> None:
         typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
     else:
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_if_asked(value: JsonValue, form: Format) -> None:
+    """What a verb did, for a script that asked for it; a person has been told in a line."""
+    if form is not Format.TABLE:
+        show(value, form)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from node_agent.home import Home
-from node_agent.settings import default_home
+from node_agent.settings import DEFAULT_HOME, default_home
 from treaty.cli.program import EXIT_CODES, SETTINGS, Command, lazy_group, version_option
 
 EPILOG: Final = f"""{EXIT_CODES}
@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     }
 )
 
+HOME_HELP: Final = f"The agent's home; default FOEDUS_AGENT_HOME, else {DEFAULT_HOME}."
 app = typer.Typer(
     cls=lazy_group("node_agent.cli.commands", COMMANDS),
     help="Runs one nation's node agent: verified models in, nothing out but what both policies allow.",
@@ -54,15 +55,13 @@ app = typer.Typer(
 @app.callback()
 def root(
     ctx: typer.Context,
-    home: Annotated[
-        Path | None, typer.Option(envvar="FOEDUS_AGENT_HOME", metavar="DIR", help="The agent's home.")
-    ] = None,
+    home: Annotated[Path | None, typer.Option(metavar="DIR", help=HOME_HELP, show_default=False)] = None,
     _version: Annotated[bool, version_option("foedus-agent")] = False,
 ) -> None:
     ctx.obj = Home((home or default_home()).expanduser().absolute())
 
 
-HomeOption = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="The agent's home.", show_default=False)]
+HomeOption = Annotated[Path | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, show_default=False)]
 """`--home` is understood before and after the verb."""
 
 

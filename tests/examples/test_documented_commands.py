@@ -102,3 +102,37 @@ def test_every_verb_of_the_agent_has_an_example() -> None:
     without = [text for text in helps(PROGRAMS["foedus-agent"]) if not text]
     groups = {"delegate", "brake", "dataset", "policy", "log"}
     assert len(without) == len(groups)
+
+
+WITHOUT_A_FORM = {
+    # `-o` is where they write, and that file is what they make.
+    *("foedus charter init", "foedus charter next", "foedus policy sign", "foedus policy add-signature"),
+    # They change a file of the person's own, or run until they are stopped.
+    *("foedus config set-context", "foedus config use-context", "foedus-coordinator serve", "foedus-agent run"),
+    # JSON in any case.
+    "foedus-coordinator recover",
+    # They print the path of what they made, or nothing.
+    *("foedus-agent init", "foedus-agent delegate person", "foedus-agent delegate agent", "foedus-agent revoke"),
+    *("foedus-agent brake on", "foedus-agent brake off"),
+}
+
+
+def verbs(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    context = click.Context(command)
+    for word in command.list_commands(context):
+        below = command.get_command(context, word)
+        assert below is not None
+        yield from verbs(below, f"{name} {word}")
+
+
+def test_every_verb_that_tells_something_takes_a_form() -> None:
+    found = {
+        name
+        for program, command in PROGRAMS.items()
+        for name, verb in verbs(command, program)
+        if not any({"--output", "-o"} <= set(parameter.opts) for parameter in verb.params)
+    }
+    assert found == WITHOUT_A_FORM

@@ -37,6 +37,7 @@ def revoke(
     ],
     reason: Annotated[str, typer.Option(help="Why, in one line; kept in the record.")],
     yes: YesOption = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Cut an agent, or everything that a CA has issued, off: live streams too, for good.
 
@@ -45,7 +46,7 @@ def revoke(
     if not yes and sys.stdin.isatty():
         what = f"everything that the CA {subject} issued" if subject.startswith("sha256:") else subject
         typer.confirm(f"Cut off {what}? It cannot be taken back.", abort=True, err=True)
-    asyncio.run(_revoke(invocation(ctx), subject, reason))
+    asyncio.run(_revoke(invocation(ctx), subject, reason, output))
 
 
 async def _accept(invoked: Invocation, agent: str, output: Output) -> None:
@@ -56,11 +57,13 @@ async def _accept(invoked: Invocation, agent: str, output: Output) -> None:
         print_resource(await client.accept_agent(agent), output)
 
 
-async def _revoke(invoked: Invocation, subject: str, reason: str) -> None:
+async def _revoke(invoked: Invocation, subject: str, reason: str, output: Output) -> None:
     from controlplane.cli.calls import client_of
+    from controlplane.cli.output import print_outcome
 
     async with client_of(invoked) as client:
         known = await client.revoke(subject, reason)
     is_agent = "/agent/" in subject or not subject.startswith(("spiffe:", "sha256:"))
     is_early = is_agent and known is None
-    typer.echo(f"{subject} is not known here yet; revoked in advance" if is_early else f"{subject} revoked")
+    line = f"{subject} is not known here yet; revoked in advance" if is_early else f"{subject} revoked"
+    print_outcome(line, {"subject": subject, "reason": reason, "inAdvance": is_early}, output, name=subject)

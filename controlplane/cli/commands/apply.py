@@ -36,9 +36,10 @@ def delete(
     ctx: typer.Context,
     kind: KindArgument,
     name: Annotated[str, typer.Argument(metavar="NAME")],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete what apply stored. A rollout that is under way is aborted first: see 'foedus rollout abort'."""
-    asyncio.run(_delete(invocation(ctx), kind, name))
+    asyncio.run(_delete(invocation(ctx), kind, name, output))
 
 
 async def _apply(invoked: Invocation, documents: list[bytes], output: Output, *, dry_run: bool) -> None:
@@ -50,11 +51,11 @@ async def _apply(invoked: Invocation, documents: list[bytes], output: Output, *,
             print_resource(await client.apply(document, dry_run=dry_run), output)
 
 
-async def _delete(invoked: Invocation, kind_word: str, name: str) -> None:
+async def _delete(invoked: Invocation, kind_word: str, name: str, output: Output) -> None:
     from controlplane.cli.calls import client_of
-    from controlplane.cli.output import resource_name
+    from controlplane.cli.output import print_changed, resource_name
     from treaty.resources.kinds import kind_meant
 
     async with client_of(invoked) as client:
         deleted = await client.delete(kind_meant(kind_word).name, name)
-    typer.echo(f"{resource_name(deleted)} deleted")
+    print_changed(f"{resource_name(deleted)} deleted", deleted, output)

@@ -16,6 +16,7 @@ from treaty.cli.program import noun
 if TYPE_CHECKING:
     from treaty.audit import Offered
     from treaty.charter import Charter
+    from treaty.strict_json import JsonLike
 
 app = noun("Prove what crossed which border.")
 
@@ -56,13 +57,17 @@ def export(
     ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for checkpoint and entries.")],
     force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Copy the record: its signed checkpoint, and every entry with salt and statement as this role may see them."""
     from controlplane.cli import log_export
+    from controlplane.cli.output import print_outcome
 
     offered = asyncio.run(_offered(invocation(ctx), 0))
     log_export.write_export(directory, offered, force=force)
-    typer.echo(f"{len(offered.entries)} entries in {directory}; verify: foedus audit verify --from {directory}")
+    line = f"{len(offered.entries)} entries in {directory}; verify: foedus audit verify --from {directory}"
+    facts: dict[str, JsonLike] = {"entries": len(offered.entries), "directory": str(directory)}
+    print_outcome(line, facts, output, name=str(directory))
 
 
 async def _offered(invoked: Invocation, from_size: int) -> Offered:

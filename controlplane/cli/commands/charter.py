@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from controlplane.cli.options import (
 from controlplane.cli.program import invocation
 from controlplane.cli.settings import Invocation
 from treaty.cli.program import noun
+
+if TYPE_CHECKING:
+    from treaty.strict_json import JsonLike
 
 app = noun("Write, sign, check and publish the charter.")
 
@@ -79,14 +82,18 @@ def init(
 def add_nation(
     file: FileArgument,
     descriptor: Annotated[list[Path], typer.Argument(help="Descriptors of 'foedus-agent init'.")],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Add nations to a charter that nobody has signed yet; changes the file."""
     from controlplane.cli import charter_drafts as drafts
     from controlplane.cli.files import write_file
+    from controlplane.cli.output import print_outcome
 
     charter = drafts.with_nations(drafts.read_draft(file), tuple(drafts.nation_of(path) for path in descriptor))
     write_file(file, drafts.unsigned(charter), force=True)
-    typer.echo(f"{len(charter.nations)} nations: {', '.join(sorted(charter.nations))}")
+    nations = sorted(charter.nations)
+    line = f"{len(nations)} nations: {', '.join(nations)}"
+    print_outcome(line, {"nations": nations, "digest": charter.digest}, output, name=charter.digest)
 
 
 @app.command("next", epilog="Example:  foedus charter next charter.json -o charter-2.json --nation kr.json")
@@ -119,11 +126,14 @@ def sign(
     file: FileArgument,
     key: KeysOption,
     passphrase_file: PassphraseOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Add your signature; changes the file. Compare the nations' digests with their admins first."""
     from controlplane.cli import charter_drafts as drafts
-    from controlplane.cli.files import read_file, write_file
+    from controlplane.cli.files import write_file
+    from controlplane.cli.output import print_outcome
     from treaty import statement
+    from treaty.files import read_file
     from treaty.wire.certificates import check_authorities
 
     envelope = read_file(file, "charter")
@@ -139,7 +149,9 @@ def sign(
             f"note: {stranger} is no founder's of this version; it counts only if the one before names it", err=True
         )
     have, need = drafts.founders_signed(charter, envelope)
-    typer.echo(f"charter version {charter.version}: {have} of {need} founders have signed")
+    facts: dict[str, JsonLike] = {"version": charter.version, "digest": charter.digest, "signed": have, "needed": need}
+    line = f"charter version {charter.version}: {have} of {need} founders have signed"
+    print_outcome(line, facts, output, name=charter.digest)
 
 
 @app.command(
@@ -150,20 +162,24 @@ def verify(
     file: FileArgument,
     pin: PinOption = "",
     follows: Annotated[Path | None, typer.Option(metavar="FILE", help="The version before, already believed.")] = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Check that enough founders signed, and that nothing has expired. Exits with 4 if not."""
     from controlplane.cli import charter_drafts as drafts
+    from controlplane.cli.output import print_outcome
 
     charter = drafts.believed(file, pin=pin, follows=follows)
-    typer.echo(f"charter {charter.treaty} version {charter.version} holds: {charter.digest}")
+    facts: dict[str, JsonLike] = {"treaty": charter.treaty, "version": charter.version, "digest": charter.digest}
+    line = f"charter {charter.treaty} version {charter.version} holds: {charter.digest}"
+    print_outcome(line, facts, output, name=charter.digest)
 
 
 @app.command(epilog="Example:  foedus charter show charter.json")
 def show(file: FileArgument, output: OutputOption = Output.TABLE) -> None:
     """Show who is a party and who signs for what. Believes nothing."""
     from controlplane.cli import charter_drafts as drafts
-    from controlplane.cli.files import read_file
     from controlplane.cli.output import print_document, print_facts
+    from treaty.files import read_file
 
     envelope = read_file(file, "charter")
     charter = drafts.parse(envelope, file)
@@ -174,26 +190,32 @@ def show(file: FileArgument, output: OutputOption = Output.TABLE) -> None:
 
 
 @app.command(epilog="Example:  foedus-agent join --charter $(foedus charter digest charter.json) …")
-def digest(file: FileArgument) -> None:
+def digest(file: FileArgument, output: OutputOption = Output.TABLE) -> None:
     """Print the digest that each admin pins at join."""
     from controlplane.cli import charter_drafts as drafts
+    from controlplane.cli.output import print_outcome
 
-    typer.echo(drafts.read_charter(file).digest)
+    found = drafts.read_charter(file)
+    print_outcome(found.digest, {"version": found.version, "digest": found.digest}, output, name=found.digest)
 
 
 @app.command(
     short_help="Hand a signed charter to the coordinator.", epilog="Example:  foedus charter publish charter-2.json"
 )
-def publish(ctx: typer.Context, file: FileArgument) -> None:
+def publish(ctx: typer.Context, file: FileArgument, output: OutputOption = Output.TABLE) -> None:
     """Hand a signed charter to the coordinator, which follows it by the founders' thresholds."""
-    asyncio.run(_publish(invocation(ctx), file))
+    asyncio.run(_publish(invocation(ctx), file, output))
 
 
-async def _publish(invoked: Invocation, file: Path) -> None:
+async def _publish(invoked: Invocation, file: Path, output: Output) -> None:
     from controlplane.cli.calls import client_of
-    from controlplane.cli.files import read_file
+    from controlplane.cli.charter_drafts import parse
+    from controlplane.cli.output import print_outcome
+    from treaty.files import read_file
 
     envelope = read_file(file, "charter")
+    parse(envelope, file)
     async with client_of(invoked) as client:
         accepted, version = await client.publish_charter(envelope)
-    typer.echo(f"charter version {version} is in force: {accepted}")
+    facts: dict[str, JsonLike] = {"version": version, "digest": accepted}
+    print_outcome(f"charter version {version} is in force: {accepted}", facts, output, name=accepted)

@@ -75,9 +75,11 @@ def add_signature(
 ) -> None:
     """Add another key's signature, where the authority needs several; changes the file."""
     from controlplane.cli import policy_signing
-    from controlplane.cli.files import read_file, write_file
+    from controlplane.cli.files import write_file
+    from treaty.files import about, read_file
 
-    signed = policy_signing.with_signatures(read_file(envelope, "envelope"), signing_keys(key, passphrase_file))
+    with about(envelope):
+        signed = policy_signing.with_signatures(read_file(envelope, "envelope"), signing_keys(key, passphrase_file))
     write_file(envelope, signed, force=True)
     typer.echo(str(envelope))
 
@@ -98,9 +100,15 @@ def push(
 
 async def _push(invoked: Invocation, bundle: Path, envelope: Path, output: Output) -> None:
     from controlplane.cli.calls import client_of
-    from controlplane.cli.files import read_file
     from controlplane.cli.output import print_resource
+    from controlplane.cli.policy_signing import require_envelope
+    from treaty.files import about, read_file
+    from treaty.policy.bundle import read_bundle
 
     packed, signed = read_file(bundle, "bundle"), read_file(envelope, "envelope")
+    with about(envelope):
+        require_envelope(signed)
+    with about(bundle):
+        read_bundle(packed)
     async with client_of(invoked) as client:
         print_resource(await client.push_policy(packed, signed), output)

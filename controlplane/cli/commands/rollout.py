@@ -67,9 +67,11 @@ def create(
 
 
 @app.command(epilog="Example:  foedus rollout pause demo-1 --reason 'holiday in wave 2'")
-def pause(ctx: typer.Context, name: NameArgument, reason: ReasonOption = "") -> None:
+def pause(
+    ctx: typer.Context, name: NameArgument, reason: ReasonOption = "", output: OutputOption = Output.TABLE
+) -> None:
     """Start nothing new; what is under way in a nation goes on."""
-    asyncio.run(_control(invocation(ctx), name, "PAUSE", reason, "paused"))
+    asyncio.run(_control(invocation(ctx), name, "PAUSE", reason, "paused", output))
 
 
 @app.command(epilog="Example:  foedus rollout resume demo-1 --wave wave-2")
@@ -78,16 +80,19 @@ def resume(
     name: NameArgument,
     wave: Annotated[str, typer.Option(help="Let this wave begin, where each waits for you.")] = "",
     reason: ReasonOption = "",
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Go on after a pause; with --wave, approve a wave."""
     control, said = ("APPROVE_WAVE", f"{wave} approved") if wave else ("RESUME", "resumed")
-    asyncio.run(_control(invocation(ctx), name, control, wave or reason, said))
+    asyncio.run(_control(invocation(ctx), name, control, wave or reason, said, output))
 
 
 @app.command(epilog="Example:  foedus rollout abort demo-1 --reason 'wrong version'")
-def abort(ctx: typer.Context, name: NameArgument, reason: ReasonOption = "") -> None:
+def abort(
+    ctx: typer.Context, name: NameArgument, reason: ReasonOption = "", output: OutputOption = Output.TABLE
+) -> None:
     """End it: every nation returns to the fallback that it consented to."""
-    asyncio.run(_control(invocation(ctx), name, "ABORT", reason, "aborted"))
+    asyncio.run(_control(invocation(ctx), name, "ABORT", reason, "aborted", output))
 
 
 @app.command(
@@ -117,13 +122,15 @@ async def _create(invoked: Invocation, intent: Intent, output: Output, *, dry_ru
         print_resource(await client.apply(codec.to_bytes(rollout), dry_run=dry_run), output)
 
 
-async def _control(invoked: Invocation, name: str, control: str, reason: str, said: str) -> None:
+async def _control(invoked: Invocation, name: str, control: str, reason: str, said: str, output: Output) -> None:
     from controlplane.cli.calls import client_of
+    from controlplane.cli.output import print_changed
     from treaty.wire.v1 import operator_pb2
 
     async with client_of(invoked) as client:
-        await client.control_rollout(name, operator_pb2.RolloutControl.Value(f"ROLLOUT_CONTROL_{control}"), reason)
-    typer.echo(f"rollout/{name} {said}")
+        wanted = operator_pb2.RolloutControl.Value(f"ROLLOUT_CONTROL_{control}")
+        rollout = await client.control_rollout(name, wanted, reason)
+    print_changed(f"rollout/{name} {said}", rollout, output)
 
 
 async def _status(invoked: Invocation, name: str, output: Output, *, is_watching: bool) -> int:

@@ -128,9 +128,14 @@ def start(
 
 
 @app.command(short_help="End a run.", epilog="Example:  foedus run cancel tr-1 --reason 'wrong base'")
-def cancel(ctx: typer.Context, name: NameArgument, reason: Annotated[str, typer.Option(help="Why.")] = "") -> None:
+def cancel(
+    ctx: typer.Context,
+    name: NameArgument,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
     """End a run; what the nations have sent is deleted by the retention rule."""
-    asyncio.run(_cancel(invocation(ctx), name, reason))
+    asyncio.run(_cancel(invocation(ctx), name, reason, output))
 
 
 @app.command(
@@ -225,12 +230,13 @@ async def _start(invoked: Invocation, document: bytes, output: Output, *, is_agr
     _require_success(run, is_following)
 
 
-async def _cancel(invoked: Invocation, name: str, reason: str) -> None:
+async def _cancel(invoked: Invocation, name: str, reason: str, output: Output) -> None:
     from controlplane.cli.calls import client_of
+    from controlplane.cli.output import print_changed
 
     async with client_of(invoked) as client:
-        await client.cancel_run(name, reason)
-    typer.echo(f"federatedrun/{name} cancelled")
+        run = await client.cancel_run(name, reason)
+    print_changed(f"federatedrun/{name} cancelled", run, output)
 
 
 async def _status(invoked: Invocation, name: str, output: Output, *, is_following: bool) -> None:

@@ -9,11 +9,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import exc
+from sqlalchemy import URL, Engine, exc
 
 from treaty.errors import ConflictError, Corrupt, FoedusError, InvalidInput, ResourceExhausted, Unavailable
 
 _DISK_REMEDY = "free space where the database lies, then retry"
+_UNAVAILABLE_REMEDY = "is it up, and reached from here? it is store_url of settings.yaml"
 _RECOVER_REMEDY = "stop the coordinator and restore the database from a backup"
 
 # The low byte is the primary result code. Source: https://sqlite.org/rescode.html
@@ -22,12 +23,24 @@ _SQLITE_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Let nothing of the driver or of SQLAlchemy past."""
+def translated(engine: Engine) -> Iterator[None]:
+    """Let nothing of the driver or of SQLAlchemy past; which database did not answer is said, by its place."""
     try:
         yield
     except exc.SQLAlchemyError as err:
-        raise meaning(err) from err
+        found = meaning(err)
+        if isinstance(found, Unavailable):
+            raise Unavailable(f"{found.message}: {place(engine.url)}", remedy=_UNAVAILABLE_REMEDY) from err
+        raise found from err
+
+
+def place(url: URL) -> str:
+    """Where a database is, without the user and the password."""
+    if url.get_backend_name() == "sqlite":
+        return f"SQLite in {url.database or 'memory'}"
+    host = url.host or url.query.get("host") or "this machine"
+    named = host if isinstance(host, str) else ", ".join(host)
+    return f"PostgreSQL at {named}:{url.port or url.query.get('port') or 5432}, database {url.database}"
 
 
 def meaning(err: exc.SQLAlchemyError) -> FoedusError:

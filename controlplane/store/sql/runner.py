@@ -134,7 +134,7 @@ class Runner:
             return await _to_the_end(_on(self._writer, lambda: _in_transaction(self._engine, work)))
 
     def _begun(self) -> Connection:
-        with translated(), ExitStack() as undone:
+        with translated(self._engine), ExitStack() as undone:
             connection = undone.enter_context(self._engine.connect())
             connection.begin()
             undone.pop_all()
@@ -158,19 +158,19 @@ class Runner:
 
 
 def _in_transaction(engine: Engine, work: Work[T]) -> T:
-    with translated(), engine.begin() as connection:
+    with translated(engine), engine.begin() as connection:
         return work(connection)
 
 
 def _ended(connection: Connection, *, is_whole: bool) -> None:
     """Commit what is whole; closing rolls back everything else."""
-    with translated(), connection:
+    with translated(connection.engine), connection:
         if is_whole:
             connection.commit()
 
 
 def _guarded(work: Work[T], connection: Connection) -> T:
-    with translated():
+    with translated(connection.engine):
         return work(connection)
 
 

@@ -91,5 +91,5 @@ class SqlStore(SqlTransaction, Store):
 
 
 def _bring_up(engine: Engine) -> None:
-    with translated(), engine.begin() as connection:
+    with translated(engine), engine.begin() as connection:
         migrate(connection)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node_agent.cli.opening import opened
-from node_agent.cli.output import say
+from node_agent.cli.output import Format, FormatOption, say, show_if_asked
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import verb
 
@@ -37,10 +37,11 @@ def approve(
     passphrase_file: Passphrase = None,
     version: Version = None,
     days: Days = 30,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """A person's yes to exactly the version and the fallback that the rollout asks for."""
-    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, is_yes=True)
+    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, output=output, is_yes=True)
 
 
 @refuse_app.command(epilog="Example:  foedus-agent refuse demo-1 --version demo@1.0.0 --key ana.key")
@@ -51,10 +52,11 @@ def refuse(
     passphrase_file: Passphrase = None,
     version: Version = None,
     days: Days = 30,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """A person's no to a rollout."""
-    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, is_yes=False)
+    _answer(ctx, home, rollout, key, passphrase_file, version=version, days=days, output=output, is_yes=False)
 
 
 def _answer(
@@ -66,12 +68,15 @@ def _answer(
     *,
     version: str | None,
     days: int,
+    output: Format,
     is_yes: bool,
 ) -> None:
     from node_agent import consents
+    from treaty.fields import timestamp_text
+    from treaty.files import first_line
     from treaty.keys import read_signing_key
 
-    passphrase = passphrase_file.read_bytes().rstrip(b"\n") if passphrase_file else None
+    passphrase = first_line(passphrase_file, "passphrase") if passphrase_file else None
     key = read_signing_key(key_file, passphrase=passphrase)
     give = consents.approve if is_yes else consents.refuse
     now = datetime.now(UTC).replace(microsecond=0)
@@ -80,6 +85,8 @@ def _answer(
         _require_seen(request, version, "approve" if is_yes else "refuse")
         consent = give(base.journal, base.nation, request, key, now, valid_for=timedelta(days=days))
     say(f"{consent.answer} to {consent.subject} in rollout {rollout}, until {consent.expires_at:%Y-%m-%d}")
+    found = {"answer": str(consent.answer), "subject": consent.subject, "rollout": rollout}
+    show_if_asked({**found, "expires_at": timestamp_text(consent.expires_at)}, output)
 
 
 def _require_seen(request: ConsentRequest, version: str | None, verb: str) -> None:

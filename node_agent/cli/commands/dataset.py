@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.opening import opened_journal
-from node_agent.cli.output import Format, say, show, table
+from node_agent.cli.output import Format, FormatOption, say, show, show_if_asked, table
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import noun
 
@@ -27,6 +27,7 @@ def add(
     data_class: Annotated[str, typer.Option("--class", help="What kind of data it is.")],
     source_language: Annotated[str, typer.Option(help="ISO 639-1 code of the questions.")] = "en",
     classification: Annotated[str, typer.Option(help="Its marking.")] = "public",
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Check a dataset's file and register it. Name, purposes, class, size bucket and languages cross the border."""
@@ -43,12 +44,13 @@ def add(
     with opened_journal(home_of(ctx, home)) as journal:
         dataset = catalogue.add(journal, registration)
     say(f"registered {dataset.name}: {dataset.records} records for {', '.join(dataset.purposes)}")
+    show_if_asked({"name": dataset.name, **dataset.to_json()}, output)
 
 
 @app.command("list", epilog="Example:  foedus-agent dataset list -o json")
 def list_datasets(
     ctx: typer.Context,
-    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """What is registered here."""
@@ -67,10 +69,11 @@ def list_datasets(
 
 
 @app.command(epilog="Example:  foedus-agent dataset remove texts")
-def remove(ctx: typer.Context, name: str, home: HomeOption = None) -> None:
+def remove(ctx: typer.Context, name: str, output: FormatOption = Format.TABLE, home: HomeOption = None) -> None:
     """Withdraw a dataset: it is used no more."""
     from node_agent import catalogue
 
     with opened_journal(home_of(ctx, home)) as journal:
-        catalogue.remove(journal, name)
+        dataset = catalogue.remove(journal, name)
     say(f"withdrew {name}")
+    show_if_asked({"name": dataset.name, **dataset.to_json()}, output)

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from node_agent.cli.output import Format, say, show, table
+from node_agent.cli.output import Format, FormatOption, say, show, show_if_asked, table
 from node_agent.cli.program import HomeOption, home_of
 from node_agent.home import Home
 from treaty.cli.program import verb
+from treaty.strict_json import JsonObject
 
 join_app = verb()
 check_app = verb()
@@ -24,6 +25,7 @@ def join(
     coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="Its mutual TLS port.")],
     reach: Annotated[str, typer.Option(metavar="HOST:PORT", help="Its Reach port.")],
     charter: Annotated[str, typer.Option(metavar="SHA256:…", help="The charter's digest, had by another channel.")],
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Believe a charter by its pinned digest, check our own entry in it, and connect.
@@ -63,6 +65,14 @@ def join(
         else:
             raise refusal
         say(f"next: {run_command(place)}")
+        known = base.nation.charter()
+        found: JsonObject = {
+            "treaty": known.treaty,
+            "charter_version": known.version,
+            "agent": str(base.nation.agent_id),
+        }
+        found |= {"agent": str(base.nation.agent_id), "is_accepted": refusal is None, "next": run_command(place)}
+        show_if_asked(found, output)
 
     with place.occupied():
         asyncio.run(learn())
@@ -79,7 +89,7 @@ def run_command(home: Home) -> str:
 @check_app.command(epilog="Example:  foedus-agent check")
 def check(
     ctx: typer.Context,
-    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> int:
     """Find what stands in the way, from the network up. Ends with 7 where something does."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.opening import opened
-from node_agent.cli.output import say
+from node_agent.cli.output import Format, FormatOption, say, show, show_if_asked
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import noun
 
@@ -22,6 +22,7 @@ def verify(
     acknowledge: Annotated[
         bool, typer.Option("--acknowledge", help="A person has looked: let the agent go on after its next start.")
     ] = False,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Check the last checkpoint's signature and say whether the log ever contradicted itself. Ends with 4 if it did."""
@@ -43,7 +44,11 @@ def verify(
             )
         if last is None:
             say("no checkpoint seen yet")
+            show_if_asked({"origin": base.nation.charter().log_origin, "size": 0, "root": ""}, output)
             return
         verify_by_log_key(base.nation.charter(), watch.last_note())
     say(f"{last.origin}: {last.size} entries, consistent at every contact so far")
-    typer.echo(last.root.hex())
+    if output is Format.TABLE:
+        typer.echo(last.root.hex())
+    else:
+        show({"origin": last.origin, "size": last.size, "root": last.root.hex()}, output)

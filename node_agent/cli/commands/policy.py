@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.opening import opened
-from node_agent.cli.output import say
+from node_agent.cli.output import Format, FormatOption, say, show_if_asked
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import noun
 
@@ -27,18 +27,20 @@ def load(
         Path | None,
         typer.Option(metavar="FILE", help="Its signed statement; BUNDLE, but .json, by default."),
     ] = None,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Verify an overlay signed by this nation's person and hand it to the agent, which puts it in force."""
     from node_agent import bundles
-    from treaty.errors import NotFound
+    from treaty import statement
+    from treaty.files import about, read_file
 
     signed = envelope or bundle.with_name(f"{bundle.name.removesuffix('.tar.gz')}.json")
-    try:
-        packed, word = bundle.read_bytes(), signed.read_bytes()
-    except FileNotFoundError as err:
-        raise NotFound(f"no file {err.filename}", remedy="make both with 'foedus policy sign'") from err
-    with opened(home_of(ctx, home)) as base:
+    packed, word = read_file(bundle, "bundle"), read_file(signed, "envelope")
+    with about(signed):
+        statement.unverified(word)
+    with opened(home_of(ctx, home)) as base, about(bundle):
         policies, now = base.home.folders().policies, datetime.now(UTC)
         verified = bundles.offer_overlay(base.journal, policies, base.nation, packed, word, now)
     say(f"overlay revision {verified.accepted.revision} is with the agent ({verified.accepted.digest})")
+    show_if_asked({"revision": verified.accepted.revision, "digest": verified.accepted.digest}, output)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from node_agent.cli.opening import opened_journal
-from node_agent.cli.output import Format, say, show, table
+from node_agent.cli.output import Format, FormatOption, say, show, table
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import verb
 from treaty.strict_json import JsonObject
@@ -19,7 +19,7 @@ app = verb()
 @app.command(epilog="Example:  foedus-agent receipts --tally")
 def receipts(
     ctx: typer.Context,
-    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
+    output: FormatOption = Format.TABLE,
     tally: Annotated[bool, typer.Option("--tally", help="Have the running agent sign a tally now.")] = False,
     home: HomeOption = None,
 ) -> None:

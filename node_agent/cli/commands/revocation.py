@@ -33,9 +33,10 @@ def revoke(
     as soon as this nation's agent has handed it in.
     """
     from node_agent import revocations
+    from treaty.files import first_line
     from treaty.keys import read_signing_key
 
-    passphrase = passphrase_file.read_bytes().rstrip(b"\n") if passphrase_file else None
+    passphrase = first_line(passphrase_file, "passphrase") if passphrase_file else None
     signer = read_signing_key(key, passphrase=passphrase)
     with opened(home_of(ctx, home)) as base:
         now = datetime.now(UTC).replace(microsecond=0)

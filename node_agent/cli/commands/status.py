@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from node_agent.cli.opening import opened
-from node_agent.cli.output import Format, facts, show, table
+from node_agent.cli.output import Format, FormatOption, facts, show, table
 from node_agent.cli.program import HomeOption, home_of
 from treaty.cli.program import verb
 
@@ -17,7 +17,7 @@ app = verb()
 @app.command(epilog="Example:  foedus-agent status -o json")
 def status(
     ctx: typer.Context,
-    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")] = Format.TABLE,
+    output: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
     """Connection, what is served, what waits and for whom."""

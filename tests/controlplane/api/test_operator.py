@@ -90,7 +90,7 @@ async def test_an_agent_that_never_tried_to_connect_cannot_be_accepted(there: Wo
     refused = await failure(there.operator().AcceptAgent(wire.AcceptAgentRequest(agent=str(PAR))))
     assert refused.code() is grpc.StatusCode.NOT_FOUND
     assert refused.details() == (
-        f"NOT_FOUND: {PAR} has not tried to connect; run 'foedus-agent join' in the nation first"
+        f"NOT_FOUND: {PAR} has not tried to connect; see who has: foedus get agents; in the nation: foedus-agent join"
     )
 
 

@@ -21,6 +21,7 @@ from controlplane.home import Home
 from tests.controlplane.api.world import home_of, load_charter
 from treaty.exit_codes import ExitCode
 from treaty.names import PartyCode
+from treaty.version import version
 from treaty.wire.certificates import new_ca
 from treaty.wire.credentials import plain_channel
 from treaty.wire.v1 import reach_pb2, reach_pb2_grpc
@@ -43,7 +44,8 @@ class Served:
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if json.loads(line)["event"] == "serving":
+            self.line: dict[str, str] = json.loads(line)
+            if self.line["event"] == "serving":
                 break
         self.endpoints: dict[str, str] = json.loads(home.endpoints.read_text())
 
@@ -67,6 +69,11 @@ def test_it_serves_every_port_stops_cleanly_and_starts_again_after_a_kill(home: 
     with grpc.insecure_channel(first.endpoints["health"]) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    for service in ("grpc", "reach"):
+        port = first.endpoints[service].removeprefix("localhost:")
+        assert first.endpoints[f"{service}_bound"] == f"127.0.0.1:{port}"
+    assert (first.line["home"], first.line["grpc_bound"]) == (str(home.root), first.endpoints["grpc_bound"])
+    assert first.line["version"] == version()
     digest = asyncio.run(greeted(home, first.endpoints["reach"]))
     second_server = told("serve", "--home", str(home.root))
     assert second_server.returncode == ExitCode.PRECONDITION
@@ -124,9 +131,43 @@ def test_its_ca_names_people_and_never_an_agent(home: Home, tmp_path: Path) -> N
     assert told(*common, "--role", "auditor", "--name", "aud-1").returncode == 0
     assert (tmp_path / "out" / "aud-1.key").stat().st_mode & 0o777 == 0o600
     refused = told(*common, "--role", "agent", "--name", "par-1")
-    assert refused.stderr == ("error: this CA issues certificates for operator, publisher, auditor, not for an agent\n")
+    assert refused.returncode == ExitCode.USAGE
+    assert refused.stderr.startswith(
+        "error: invalid value for '--role': 'agent' is not one of 'operator', 'publisher', 'auditor'\n"
+    )
+    assert "[operator|publisher|auditor]" in told("certificate", "--help").stdout
     again = told(*common, "--role", "auditor", "--name", "aud-1")
     assert "exists already" in again.stderr
+
+
+def test_what_is_made_is_told_in_json_where_it_is_asked(tmp_path: Path) -> None:
+    home, charters = home_of(tmp_path)
+    file = tmp_path / "charter.json"
+    file.write_bytes(charters.signed())
+    loaded = told("charter", "--home", str(home.root), str(file), "-o", "json")
+    assert json.loads(loaded.stdout)["version"] == 1
+    out = tmp_path / "out"
+    common = ("--home", str(home.root), "--out", str(out), "--role", "operator", "--name", "op-1")
+    issued = json.loads(told("certificate", *common, "-o", "json").stdout)
+    assert issued["identity"] == "spiffe://coordinator.treaty.example/operator/op-1"
+    assert {issued[what] for what in ("certificate", "key", "ca")} == {str(path) for path in out.iterdir()}
+
+
+def test_a_file_that_is_no_charter_is_named(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "notes.json"
+    file.write_text("{nothing}")
+    refused = told("charter", "--home", str(home.root), str(file))
+    assert refused.stderr == f"error: {file}: not a JSON text: line 1, column 2\n"
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(home: Home) -> None:
+    home.settings.write_text("store_url: postgresql://foedus:secret@127.0.0.1:1/treaty\n")
+    refused = told("serve", "--home", str(home.root))
+    assert refused.returncode == ExitCode.UNAVAILABLE
+    assert refused.stderr.splitlines()[-2:] == [
+        "error: the database could not be used now: PostgreSQL at 127.0.0.1:1, database treaty",
+        "  is it up, and reached from here? it is store_url of settings.yaml",
+    ]
 
 
 def test_a_charter_that_names_another_coordinator_is_refused(home: Home, tmp_path: Path) -> None:

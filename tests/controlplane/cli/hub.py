@@ -64,6 +64,18 @@ class Hub(operator_pb2_grpc.OperatorServicer, transfer_pb2_grpc.ArtifactsService
         agents = [found for (kind, _), found in self.resources.items() if kind == "NodeAgent"]
         return _message(agents[0]) if agents else operator_pb2.Resource()
 
+    def ControlRollout(self, request: Any, context: Any) -> operator_pb2.Resource:  # noqa: N802
+        return _message(self.resources["Rollout", request.name])
+
+    def CancelRun(self, request: Any, context: Any) -> operator_pb2.Resource:  # noqa: N802
+        return _message(self.resources["FederatedRun", request.name])
+
+    def Delete(self, request: operator_pb2.DeleteRequest, context: Any) -> operator_pb2.Resource:  # noqa: N802
+        return _message(self.resources.pop((request.kind, request.name)))
+
+    def PublishCharter(self, request: Any, context: Any) -> operator_pb2.PublishCharterResponse:  # noqa: N802
+        return operator_pb2.PublishCharterResponse(digest=names.digest_of(request.envelope), version=2)
+
     def FetchManifest(self, request: Any, context: Any) -> operator_pb2.FetchManifestResponse:  # noqa: N802
         return operator_pb2.FetchManifestResponse(envelope=self.manifests[request.model])
 

@@ -27,10 +27,11 @@ from treaty.label import Classification, label
 from treaty.lineage import Lineage
 from treaty.manifest import Description, Manifest, parse_manifest
 from treaty.manifest_build import build
-from treaty.names import PartyCode, spiffe_id
+from treaty.names import ModelRef, PartyCode, digest_of, spiffe_id
 from treaty.resources.meta import new_resource
 from treaty.resources.models import MODEL_VERSION, Label, ModelVersionSpec
 from treaty.resources.nations import NATION, NODE_AGENT, NationSpec, NodeAgentSpec
+from treaty.resources.rollouts import ROLLOUT, RolloutSpec, RolloutStatus, Wave
 from treaty.statement import StatementKind
 from treaty.strict_json import canonical, parse_object
 from treaty.wire.certificates import issue_client, new_ca
@@ -126,6 +127,29 @@ def test_a_person_at_a_terminal_is_asked_before_anything_is_revoked(
     assert ran.returncode == (0 if is_revoked else 130), ran.stderr
     assert (f"Cut off {AGENT}? It cannot be taken back. [y/N]" in ran.stderr) == (not more)
     assert calls.hub.revoked == ([(AGENT, "stolen")] if is_revoked else [])
+
+
+def test_what_a_verb_did_is_a_line_or_the_resource_itself(calls: Calls) -> None:
+    calls.hub.put(run_resource())
+    calls.hub.put(new_resource(NATION, "fr", NationSpec(PartyCode("FR"))))
+    assert calls("run", "cancel", "tr-1").out == "federatedrun/tr-1 cancelled\n"
+    assert json.loads(calls("run", "cancel", "tr-1", "-o", "json").out)["metadata"]["name"] == "tr-1"
+    assert calls("delete", "nation", "fr", "-o", "name").out == "nation/fr\n"
+    said = calls("agent", "revoke", AGENT, "--reason", "lost", "-o", "json")
+    assert json.loads(said.out) == {"subject": AGENT, "reason": "lost", "inAdvance": True}
+    published = json.loads(calls("charter", "publish", calls.folder / "charter.json", "-o", "json").out)
+    assert published["version"] == 2
+    calls.hub.record = calls.builder.whole().offered()
+    exported = json.loads(calls("audit", "export", calls.folder / "evidence", "-o", "json").out)
+    assert exported == {"entries": 9, "directory": str(calls.folder / "evidence")}
+
+
+@pytest.mark.parametrize(("verb", "said"), [("pause", "paused"), ("resume", "resumed"), ("abort", "aborted")])
+def test_a_rollout_that_is_controlled_is_shown_as_it_was_asked(calls: Calls, verb: str, said: str) -> None:
+    spec = RolloutSpec(ModelRef("demo@1.0.0"), digest_of(b"manifest"), (Wave("wave-1", (PartyCode("FR"),)),))
+    calls.hub.put(new_resource(ROLLOUT, "demo-1", spec, status=RolloutStatus()))
+    assert calls("rollout", verb, "demo-1").out == f"rollout/demo-1 {said}\n"
+    assert json.loads(calls("rollout", verb, "demo-1", "-o", "json").out)["kind"] == "Rollout"
 
 
 def alone(calls: Calls, *more: object) -> subprocess.CompletedProcess[str]:

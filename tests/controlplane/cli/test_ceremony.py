@@ -75,6 +75,21 @@ def test_a_charter_holds_once_enough_founders_signed_it(foedus: Foedus, folder: 
     assert foedus("charter", "verify", file, "--pin", digest).out == f"charter demo version 1 holds: {digest}\n"
 
 
+def test_each_step_of_the_ceremony_answers_in_json_where_it_is_asked(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+
+    def told(*arguments: object) -> dict[str, object]:
+        return dict(json.loads(foedus("charter", *arguments, "-o", "json").out))
+
+    assert told("add-nation", file, folder / "de.json")["nations"] == ["DE", "FR"]
+    sign(foedus, folder, file, "f1")
+    signed = told("sign", file, "--key", folder / "f2.key")
+    digest = foedus("charter", "digest", file).out.strip()
+    assert signed == {"version": 1, "digest": digest, "signed": 2, "needed": 2}
+    assert told("verify", file) == {"treaty": "demo", "version": 1, "digest": digest}
+    assert told("digest", file) == {"version": 1, "digest": digest}
+
+
 def test_a_strangers_signature_does_not_count(foedus: Foedus, folder: Path) -> None:
     file = draft(foedus, folder)
     sign(foedus, folder, file, "f1", "p1")
@@ -156,6 +171,37 @@ def test_a_mistake_in_a_draft_is_told(foedus: Foedus, folder: Path, option: str,
     assert said.code == 2
     assert message in said.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("charter", "digest", "bad.json"),
+        ("charter", "sign", "bad.json", "--key", "f1.key"),
+        ("charter", "publish", "bad.json"),
+        ("charter", "next", "bad.json", "-o", "out.json"),
+        ("charter", "add-nation", "bad.json", "fr.json"),
+        ("charter", "add-nation", "charter.json", "bad.json"),
+        ("policy", "add-signature", "bad.json", "--key", "t1.key"),
+        ("policy", "push", "fr.json", "bad.json"),
+    ],
+)
+def test_the_file_that_cannot_be_read_is_named(foedus: Foedus, folder: Path, arguments: tuple[str, ...]) -> None:
+    draft(foedus, folder)
+    (folder / "bad.json").write_text("{")
+    identity = ("--coordinator", "localhost:1", "--cert", folder / "c", "--key", folder / "c", "--ca", folder / "c")
+    paths = [folder / word if "." in word else word for word in arguments]
+    said = foedus(*identity, *paths)
+    assert said.code == 2
+    assert said.err.splitlines()[0] == f"error: {folder / 'bad.json'}: not a JSON text: line 1, column 2"
+
+
+def test_a_pin_is_held_against_the_file_and_names_it(foedus: Foedus, folder: Path) -> None:
+    file = draft(foedus, folder)
+    sign(foedus, folder, file, "f1", "f2")
+    said = foedus("charter", "verify", file, "--pin", "sha256:" + "0" * 64)
+    assert said.err.startswith(f"error: {file}: the charter shown is sha256:")
+    assert "coordinator" not in said.err
 
 
 def elsewhere(folder: Path, code: str, domain: str) -> Path:

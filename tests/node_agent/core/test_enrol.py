@@ -285,6 +285,51 @@ def test_an_expired_charter_lets_the_agent_start_and_check_says_so(
     assert "expired at" in findings["charter"]["found"]
 
 
+def test_files_that_a_person_gives_are_named_by_what_is_wrong_with_them(
+    joined_home: Joined, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(joined_home.home.root)]
+    bad = tmp_path / "nation.FR-1.json"
+    bad.write_text("[")
+    (tmp_path / "nation.FR-1.tar.gz").write_bytes(b"no bundle")
+    assert run(["policy", "load", str(tmp_path / "nation.FR-1.tar.gz"), *home]) == 2
+    assert said(capsys).startswith(f"error: {bad}: not a JSON text: line 1, column 2")
+    assert run(["policy", "load", str(tmp_path), *home]) == 2
+    assert said(capsys).startswith(f"error: the bundle {tmp_path} cannot be read")
+    about = ["--purpose", "translation", "--language", "fr", "--class", "minutes"]
+    assert run(["dataset", "add", "texts", str(bad), *about, *home]) == 2
+    assert said(capsys) == f"error: {bad}: line 1 of the dataset is not a pair of source and target"
+    assert run(["dataset", "add", "texts", str(tmp_path / "gone"), *about, *home]) == 3
+    assert said(capsys) == f"error: no file {tmp_path / 'gone'}\n  check the path"
+    key = write_key(tmp_path, "ana", new_signing_key())[0]
+    arguments = ["--key", str(key), "--passphrase-file", str(tmp_path / "gone"), "--reason", "lost", *home]
+    assert run(["revoke", "spiffe://fr.treaty.example/agent/par-1", *arguments]) == 3
+    assert said(capsys) == f"error: there is no passphrase {tmp_path / 'gone'}\n  check the path"
+    joined_home.home.membership.write_text("{}")
+    assert run(["check", *home]) == 2
+    assert said(capsys).startswith(f"error: {joined_home.home.membership}: ")
+
+
+def test_what_was_done_is_told_in_json_where_it_is_asked(
+    joined_home: Joined, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(joined_home.home.root), "-o", "json"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"source": "a house", "target": "une maison"}\n')
+    about = ["--purpose", "translation", "--language", "fr", "--class", "minutes"]
+    assert run(["dataset", "add", "texts", str(file), *about, *home]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 1
+    assert run(["dataset", "remove", "texts", *home]) == 0
+    assert json.loads(capsys.readouterr().out)["is_withdrawn"] is True
+    assert run(["log", "verify", *home]) == 0
+    assert json.loads(capsys.readouterr().out) == {"origin": "coordinator.treaty.example/log", "size": 0, "root": ""}
+
+
+def test_the_default_home_stands_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--help"]) == 0
+    assert "default FOEDUS_AGENT_HOME, else ~/.local/share/foedus-agent" in " ".join(capsys.readouterr().out.split())
+
+
 def test_unknown_verbs_and_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["frobnicate"]) == 2
     assert said(capsys).startswith("error: no such command 'frobnicate'")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.node_agent.core.nation import Joined, nation
 from treaty.delegation import parse_descriptor
+from treaty.version import version
 
 AGENT = [sys.executable, "-m", "node_agent.cli"]
 HUB = [sys.executable, "-m", "controlplane"]
@@ -112,6 +113,13 @@ def test_an_agent_joins_waits_is_accepted_connects_and_survives_being_killed(tmp
             wait_for(joined, "online")
             agent.send_signal(signal.SIGTERM)
             assert agent.wait(timeout=20) == 0
+        lines = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines() if line[:1] == "{"]
+        first_line = lines[0]
+        assert first_line["event"] == "agent started"
+        assert first_line["version"] == version()
+        assert (first_line["home"], first_line["nation"]) == (str(joined.home.root), "FR")
+        assert (first_line["coordinator"], first_line["sandbox"]) == (where["grpc"], "required")
+        assert "tap" not in first_line
 
         revoked = done(
             [*OPERATOR, "agent", "revoke", "spiffe://fr.treaty.example/agent/par-1", "--reason", "test"], **hub.operator
