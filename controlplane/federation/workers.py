@@ -32,7 +32,7 @@ from treaty.strict_json import JsonValue
 log = structlog.get_logger(__name__)
 
 ORDER_SECONDS: Final = 60.0
-"""For an order that reads next to nothing: to start a worker takes a second or two, ten on a machine that is overrun."""
+"""For an order that reads next to nothing: to start a worker takes a second or two, on an overrun machine ten."""
 SLOWEST_BYTES_PER_SECOND: Final = 4 * 2**20
 """What an order may take beside, for each byte that it reads. On a healthy disk a step does a hundred times as much
 (`bench/aggregate.py`)."""
