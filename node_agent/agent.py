@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from node_agent import messages, reach
+from node_agent import health, messages, reach
 from node_agent.border import GrpcBorder
 from node_agent.brake import JournalBrake
 from node_agent.charters import Membership, host_of, read_membership
@@ -22,7 +22,6 @@ from node_agent.connections import Connections, is_listening, reach_line
 from node_agent.customs import Customs
 from node_agent.enrolment import local_address
 from node_agent.executor import Executor, ExecutorParts
-from node_agent.health import Health
 from node_agent.home import Home
 from node_agent.identity import NationIdentity, load_identity
 from node_agent.inclusion import InclusionWatch
@@ -35,7 +34,7 @@ from node_agent.progress import ProgressLine
 from node_agent.reporting import ReportBook
 from node_agent.session import Session, SessionParts
 from node_agent.settings import Settings, read_settings
-from node_agent.state import AgentState
+from node_agent.state import AgentState, Phase
 from node_agent.tallies import TallyKeeper
 from node_agent.telltale import Telltale, Trouble
 from treaty.errors import FoedusError, ResourceExhausted, Unavailable
@@ -130,15 +129,20 @@ class Agent:
             self._border.halt(LOG_INCONSISTENT)
         endpoint = Endpoint(self._base.settings.metrics_address, self.state, self._base.journal)
         tallies = TallyKeeper(self._base.journal, self._border, self._base.nation, self._base.settings.tally_seconds)
-        health = Health(self._base.settings.health_address, self.state)
+        probed = health.Health(self._base.settings.health_address, self._holds)
         try:
-            self._telltale.metrics, self._telltale.health = await endpoint.open(), await health.open()
-            await self._loop.run(self._session.run, self._telltale.run, tallies.run, health.run)
+            self._telltale.metrics, self._telltale.health = await endpoint.open(), await probed.open()
+            await self._loop.run(self._session.run, self._telltale.run, tallies.run, probed.run)
         finally:
             tallies.sign()
             await endpoint.close()
-            await health.close()
+            await probed.close()
             await self._base.connections.close()
+
+    def _holds(self) -> dict[str, bool]:
+        """What a probe is told, by service (`node_agent.health`)."""
+        seen = {health.SESSION: self.state.phase is Phase.ONLINE, health.LOG: not self._logwatch.alarm}
+        return {**seen, **self._workers.readiness()}
 
     def _session_parts(self) -> SessionParts:
         base = self._base

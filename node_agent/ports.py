@@ -349,6 +349,10 @@ class Workers(Protocol):
         """The CLI wrote something (an approval, a dataset, an overlay): look again. Idempotent."""
         ...
 
+    def readiness(self) -> Mapping[str, bool]:
+        """What this nation could do now, by the name of the health service that says so. Raises: Corrupt."""
+        ...
+
     def conditions(self) -> Mapping[str, str]:
         """Short facts for `status` and metrics, by name (sandbox layers, engine). Never crosses the border."""
         ...

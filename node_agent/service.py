@@ -79,6 +79,12 @@ class Service:
         return None if document is None else _wanted(document.body)
 
     @property
+    def is_as_wanted(self) -> bool:
+        """Whether the version that is to be served runs; also where none is."""
+        wanted, live = self.wanted, self.live
+        return wanted is None or (live is not None and live.version.digest == wanted.digest)
+
+    @property
     def running(self) -> Manifest | None:
         """The manifest of what is to be served."""
         wanted = self.wanted

@@ -57,7 +57,7 @@ class Settings:
     """Where Prometheus metrics and HTTP health are served, host:port; port 0 takes a free one, shown by `status`;
     empty: nowhere."""
     health_address: str = "127.0.0.1:0"
-    """Where gRPC health (grpc.health.v1) is served to probes; as `metrics_address`."""
+    """Where gRPC health (grpc.health.v1) is served to probes; as `metrics_address`. Services: `node_agent.health`."""
     log_level: str = "info"
     """debug, info, warning or error."""
     tap: str = ""

@@ -170,6 +170,14 @@ class Work:
         await self._bundles.take_offer()
         await self._decisions.refresh()
 
+    def readiness(self) -> Mapping[str, bool]:
+        is_decided = self._decider.are_both_current(self._core.clock.now())
+        return {
+            "policy": is_decided,
+            "serving": self._service.is_as_wanted,
+            "training": is_decided and not self._core.brake.is_on,
+        }
+
     def conditions(self) -> Mapping[str, str]:
         live = self._service.live
         return {

@@ -22,8 +22,6 @@ from controlplane.store.ports.rounds import ContributionState, RoundState, Store
 from treaty.names import PartyCode
 from treaty.plan import RunPlan, Task
 
-ANSWERED = frozenset({ContributionState.ACCEPTED, ContributionState.REFUSED, ContributionState.LATE})
-
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
@@ -104,7 +102,7 @@ def next_move(
         return Open(newest.round + 1, evaluates_only(plan, newest.round + 1))
     if newest.state is RoundState.AGGREGATING:
         return Aggregate(newest, accepted, evaluate_only)
-    answered = {c.nation for c in contributions if c.state in ANSWERED}
+    answered = {c.nation for c in contributions}
     missing = tuple(nation for nation in plan.cohort if nation not in answered)
     if not missing or now >= newest.deadline_at:
         if len(accepted) >= plan.quorum:
@@ -114,7 +112,7 @@ def next_move(
 
 
 def _why_short(plan: RunPlan, newest: StoredRound, contributions: Sequence[StoredContribution], accepted: int) -> str:
-    refused = {c.nation: ", ".join(c.codes) or c.state.value for c in contributions if c.state in ANSWERED}
+    refused = {c.nation: ", ".join(c.codes) or c.state.value for c in contributions}
     others = [
         f"{nation}: {refused.get(nation, 'no answer until the deadline')}"
         for nation in plan.cohort

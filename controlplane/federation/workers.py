@@ -4,7 +4,8 @@ Rules:
 1. a worker keeps nothing that is not in a file, so a dead one is replaced and the order given again;
 2. at most `limit` workers are alive, whatever the number of runs: an order waits for its turn, first come, first
    served, and an idle worker of another run makes room. One that hangs gives its turn up at its deadline and queues
-   again behind the others;
+   again behind the others; the deadline follows what the order has to read, so that those who wait behind hung workers
+   of small runs wait for a minute, whatever a large run needs;
 3. an order that nobody waits for any longer takes its worker with it: a late answer would be taken for the next one's;
 4. a worker does not outlive this process.
 
@@ -30,7 +31,11 @@ from treaty.strict_json import JsonValue
 
 log = structlog.get_logger(__name__)
 
-ORDER_SECONDS = 600.0
+ORDER_SECONDS: Final = 60.0
+"""For an order that reads next to nothing: to start a worker takes a second or two, on an overrun machine ten."""
+SLOWEST_BYTES_PER_SECOND: Final = 4 * 2**20
+"""What an order may take beside, for each byte that it reads. On a healthy disk a step does a hundred times as much
+(`bench/aggregate.py`)."""
 ATTEMPTS = 2
 MAX_WORKERS: Final = 2
 """A step reads, hashes and adds on up to four threads and holds its arrays several times over (base, mean, result, two
@@ -87,7 +92,8 @@ class Workers:
         self._busy.add(run)
         is_answered = False
         try:
-            async with asyncio.timeout(self._order_seconds):
+            seconds = self._order_seconds + await asyncio.to_thread(reading_seconds, order)
+            async with asyncio.timeout(seconds):
                 answer = await self._exchange(run, order)
             is_answered = True
         finally:
@@ -144,6 +150,14 @@ class Workers:
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def reading_seconds(order: Order) -> float:
+    """What an order may take for the files that it reads: a step's updates and arrays."""
+    if isinstance(order, MakeArrays):
+        return 0.0
+    read = (*order.updates, *order.base.glob("*"))
+    return sum(path.stat().st_size for path in read if path.is_file()) / SLOWEST_BYTES_PER_SECOND
 
 
 _REFUSALS: dict[str, type[FoedusError]] = {Corrupt.code: Corrupt, Unavailable.code: Unavailable}

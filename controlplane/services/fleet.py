@@ -24,7 +24,7 @@ from typing import Final, Protocol
 import structlog
 
 from controlplane.domain.agents import AgentStatus, NationAnswer
-from controlplane.domain.directives import Action, Directive, content_digest, granted_digests, subject
+from controlplane.domain.directives import Action, Directive, Round, content_digest, granted_digests, subject
 from controlplane.services.connections import Connection, Connections
 from controlplane.services.nations import Nations
 from controlplane.services.record import StatementRecord
@@ -34,7 +34,7 @@ from controlplane.store.ports.directives import DirectiveState, StoredDirective
 from treaty.delegation import Delegation
 from treaty.errors import InvalidInput, NotFound, PreconditionFailed, TrustError, Unavailable
 from treaty.log import verify_checkpoint
-from treaty.names import AgentId, DirectiveNumber, PartyCode
+from treaty.names import AgentId, DirectiveNumber, PartyCode, RunId
 
 log = structlog.get_logger(__name__)
 
@@ -134,6 +134,11 @@ class AgentFleet:
         if connection := self._connections.of(agent):
             connection.say(directive)
         return number
+
+    async def runs_of(self, agent: AgentId) -> Sequence[RunId]:
+        live = await self._store.directives.live(str(agent))
+        actions = [self._codec.decode(stored.payload).action for stored in live]
+        return [action.run for action in actions if isinstance(action, Round)]
 
     async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
         stored = await self._store.directives.find(str(agent), number)

@@ -24,7 +24,7 @@ from controlplane.domain.agents import (
 from controlplane.domain.directives import Action
 from treaty.delegation import Delegation
 from treaty.log import Leaf
-from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, SpiffeId
+from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, RunId, SpiffeId
 from treaty.resources.meta import AnyResource
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -63,6 +63,10 @@ class Fleet(Protocol):
         was refused with this very content, keeps its number and is not sent twice.
         Raises: PreconditionFailed: this coordinator was restored from a backup and may direct nothing.
         """
+        ...
+
+    async def runs_of(self, agent: AgentId) -> Sequence[RunId]:
+        """Runs whose newest directive to the agent is a round: for all that it was told, they go on."""
         ...
 
     async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from controlplane.services.trust import Trust
 from controlplane.store import Store
 from controlplane.store.ports.rounds import ContributionState, RoundState, StoredContribution, StoredRound
 from treaty import names, statement
-from treaty.errors import FoedusError, IdentityRefused, NotFound, PreconditionFailed
+from treaty.errors import FoedusError, IdentityRefused, NotFound, PermissionRefused, PreconditionFailed
 from treaty.keys import SigningKey, write_new
 from treaty.names import AgentId, Digest, DirectiveNumber, RunId
 from treaty.plan import RunPlan, verify_plan
@@ -138,7 +138,8 @@ class RunDriver:
     async def end(self, run: RunId, *, has_result: bool, reason: str) -> Digest | None:
         """Close what is open, tell the cohort, let the worker go; the digest of the last arrays if there is a result.
 
-        An agent that cannot be told now (it was replaced, the charter ended) does not keep the run from ending.
+        An agent that cannot be told now (it was put out, claims to be ahead, the charter ended) does not keep the run
+        from ending; it is told by `tell_ended` once it is back.
         """
         plan = await self.plan(run)
         rounds = await self._store.rounds.of_run(run)
@@ -155,6 +156,10 @@ class RunDriver:
         base = await self._models.ready(plan.model_digest)
         return (await asyncio.to_thread(self._arrays.manifest, run, plan.rounds, base)).digest
 
+    async def tell_ended(self, agent: AgentId, run: RunId) -> None:
+        """Tell an agent whose newest directive of `run` is a round that the run has ended."""
+        await self._tell(agent, EndRun(run), NO_TRACE)
+
     async def _agents(self, plan: RunPlan, rounds: Sequence[StoredRound]) -> Sequence[AgentId]:
         """Everyone who was directed in this run, though a nation may have another agent by now."""
         found = {agent for nation in plan.cohort if (agent := self._fleet.agent_of(nation)) is not None}
@@ -167,16 +172,23 @@ class RunDriver:
         """Direct it; None where that cannot be now."""
         try:
             return await self._fleet.direct(agent, action, trace_id)
-        except (PreconditionFailed, IdentityRefused, NotFound) as err:
+        except (PreconditionFailed, PermissionRefused, IdentityRefused, NotFound) as err:
             log.warning("agent not directed", agent=str(agent), code=err.code)
             return None
 
-    async def give_up(self, run: RunId, reason: str) -> None:
-        """A round that cannot be closed, however often it is tried, fails the run instead of holding it forever."""
+    async def is_collecting(self, run: RunId) -> bool:
+        """Whether a round is open, whose deadline ends it whatever fails meanwhile."""
+        rounds = await self._store.rounds.of_run(run)
+        return bool(rounds) and rounds[-1].state is RoundState.OPEN
+
+    async def give_up(self, run: RunId, reason: str) -> bool:
+        """A round that cannot be closed, however often it is tried, fails; whether there was one."""
         rounds = await self._store.rounds.of_run(run)
         if rounds and rounds[-1].state is RoundState.AGGREGATING:
             failed = replace(rounds[-1], state=RoundState.FAILED, reason=reason[:1024])
             await self._store.rounds.save(failed, RoundState.AGGREGATING)
+            return True
+        return False
 
     async def refusals(self, run: RunId) -> Sequence[NationRefusal]:
         """Nations that refused a round, with their codes."""

@@ -7,7 +7,9 @@ Rules:
    until one ends in waiting, and is over. Events and verbs only say "look now", at one run or at all; a run that is
    moving when one comes is looked at once more afterwards;
 3. a run's status says what its rounds say, whenever it is looked at;
-4. a refusal that comes `ATTEMPTS` times in a row is not going to pass: the run fails with it;
+4. a refusal that comes `ATTEMPTS` times in a row is not going to pass: the run fails with it, before its first round
+   and between two as well; what may pass by itself (a full disk, a worker that is not there) has `PATIENCE`, and an
+   open round goes on to its deadline;
 5. updates are deleted when the run has ended and the retention is over, all of a run together.
 
 All tasks are in one group: cancelling `run` ends every one of them and waits for it.
@@ -16,8 +18,8 @@ All tasks are in one group: cancelling `run` ends every one of them and waits fo
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -30,8 +32,8 @@ from controlplane.services.run_news import RunNews, heard
 from controlplane.services.run_planning import Run
 from controlplane.services.run_status import finished, is_ended
 from controlplane.store import Store
-from treaty.errors import FoedusError
-from treaty.names import RunId, run_id
+from treaty.errors import FoedusError, ResourceExhausted, Unavailable
+from treaty.names import Digest, RunId, run_id
 from treaty.resources.runs import FEDERATED_RUN
 
 log = structlog.get_logger(__name__)
@@ -39,7 +41,17 @@ log = structlog.get_logger(__name__)
 TICK = timedelta(seconds=1)
 """Deadlines pass without an event; nobody waits for one much longer than this."""
 ATTEMPTS = 5
+PATIENCE = timedelta(minutes=10)
+"""Long enough for a person to free a disk, short enough that nobody waits a day for a run that cannot begin."""
 DEFAULT_RETENTION = timedelta(days=30)
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Of one run, in a row."""
+
+    since: datetime
+    count: int = 0
 
 
 class RunReconciler:
@@ -68,7 +80,7 @@ class RunReconciler:
         self._moving: set[RunId] = set()
         self._again: set[RunId] = set()
         self._swept: set[RunId] = set()
-        self._failures: dict[RunId, int] = {}
+        self._failures: dict[RunId, _Failures] = {}
 
     def wake(self) -> None:
         """Something may have changed: look at every run soon."""
@@ -162,6 +174,9 @@ class RunReconciler:
 
     async def _finish(self, run: RunId, resource: Run, move: planner.Finish) -> None:
         result = await self._driver.end(run, has_result=move.has_succeeded, reason=move.message)
+        await self._store_end(run, resource, move, result)
+
+    async def _store_end(self, run: RunId, resource: Run, move: planner.Finish, result: Digest | None) -> None:
         self._arrays.forget(run)
         refusals = await self._driver.refusals(run)
         await self._store_status(finished(resource, move, result, refusals, self._clock()))
@@ -174,14 +189,30 @@ class RunReconciler:
 
     async def _count_failure(self, run: RunId, err: FoedusError) -> None:
         """Rule 4."""
-        self._failures[run] = self._failures.get(run, 0) + 1
-        if self._failures[run] < ATTEMPTS:
+        failures = self._failures.setdefault(run, _Failures(self._clock()))
+        failures.count += 1
+        may_pass = isinstance(err, ResourceExhausted | Unavailable)
+        if failures.count < ATTEMPTS or (may_pass and self._clock() < failures.since + PATIENCE):
             return
         try:
-            await self._driver.give_up(run, f"{err.code}: {err.message}")
-            self._failures.pop(run)
+            if await self._driver.is_collecting(run):
+                return
+            await self._give_up(run, f"{err.code}: {err.message}")
+            self._failures.pop(run, None)
         except FoedusError as failed:
             log.warning("run not given up", run=run, code=failed.code, exc_info=failed)
+
+    async def _give_up(self, run: RunId, reason: str) -> None:
+        if await self._driver.give_up(run, reason):
+            return  # the next move is to finish
+        resource = await self._observed(run)
+        failed = planner.Finish("RunFailed", reason, has_succeeded=False)
+        try:
+            await self._finish(run, resource, failed)
+        except FoedusError as err:
+            # Its plan cannot be read, or its worker cannot be ended: agents are told when they are back.
+            log.warning("run not ended in order", run=run, code=err.code, exc_info=err)
+            await self._store_end(run, resource, failed, None)
 
     def _is_kept_long_enough(self, resource: Run) -> bool:
         moments = [c.last_transition_time for c in resource.status.conditions if c.last_transition_time]

@@ -5,7 +5,8 @@ on its own. A coordinator killed anywhere makes the same move again when it is b
 
 Rules:
 1. a run starts from the very plan that the operator was shown, while it is fresh;
-2. the signed plan is in the record, and in the run's folder, before the first directive.
+2. the signed plan is in the record, and in the run's folder, before the first directive;
+3. an agent that was directed in a run is told that it ended, if not then, at its next connect.
 """
 
 from __future__ import annotations
@@ -176,7 +177,17 @@ class Runs(SilentListener):
     # --- what the fleet tells ------------------------------------------------------------------------------------
 
     async def connected(self, agent: AgentId) -> None:
+        """Tell it what it missed: a run may have ended while it could not be told (rule 3)."""
+        for run in await self._fleet.runs_of(agent):
+            if not await self._is_open(run):
+                await self._driver.tell_ended(agent, run)
         self._reconciler.wake()
+
+    async def _is_open(self, name: str) -> bool:
+        try:
+            return not is_ended((await self._store.resources.get(FEDERATED_RUN, name)).status)
+        except NotFound:
+            return False
 
     async def disconnected(self, agent: AgentId) -> None:
         self._reconciler.wake()

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.federation.orders import MakeArrays
+from controlplane.federation.orders import MakeArrays, TakeStep
 from controlplane.federation.worker import read_arrays
-from controlplane.federation.workers import Workers
+from controlplane.federation.workers import ORDER_SECONDS, SLOWEST_BYTES_PER_SECOND, Workers, reading_seconds
 from treaty.errors import Unavailable
-from treaty.names import RunId
+from treaty.names import RunId, digest_of
 from treaty.recipe import DEFAULT_TEMPLATE, LoraSft, Precision
+from treaty.update import UpdateSpec
+from treaty.update_layout import TensorSpec
 
 RECIPE = LoraSft(2, 4, ("q_proj",), 2, 4, 3000, 0, 16, Precision.FLOAT32, DEFAULT_TEMPLATE, 4)
 SHAPES = {"model.layers.0.self_attn.q_proj.weight": (6, 4)}
@@ -75,6 +77,28 @@ async def test_a_worker_that_hangs_is_ended_at_its_deadline_and_others_have_thei
         tasks.create_task(give("quick"))
     assert ended == ["quick", "slow"]
     assert hung.returncode == -signal.SIGKILL
+
+
+def test_an_order_has_its_minute_and_time_for_each_byte_that_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    files = [tmp_path / "base" / "arrays.safetensors", tmp_path / "FR.update", tmp_path / "DE.update"]
+    for file in files:
+        file.touch()
+        os.truncate(file, 10 * SLOWEST_BYTES_PER_SECOND)
+    absent = tmp_path / "gone.update"
+    spec = UpdateSpec(
+        run_id=RunId("run-1"),
+        round=1,
+        base_digest=digest_of(b"arrays"),
+        clip_norm_micro=1_000_000,
+        tensors=(TensorSpec("w", (2, 2)),),
+        max_examples=8,
+        max_cohort=2,
+    )
+    step = TakeStep("FedAvg", {}, spec, (*files[1:], absent), tmp_path / "base", None, tmp_path, tmp_path, tmp_path)
+    assert reading_seconds(step) == 30
+    assert reading_seconds(order(tmp_path, "run-1")) == 0
+    assert ORDER_SECONDS == 60
 
 
 async def test_an_order_that_is_given_up_takes_its_worker_with_it(tmp_path: Path, hire: Callable[..., Workers]) -> None:

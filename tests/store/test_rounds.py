@@ -16,9 +16,9 @@ from treaty.errors import ConflictError, NotFound
 FIRST = StoredRound(
     "run-1", 1, RoundState.OPEN, digest("plan"), NOON + timedelta(hours=1), arrays_digest=digest("arrays")
 )
-ASKED = StoredContribution("run-1", 1, FR, PAR, ContributionState.ASKED)
+REFUSED = StoredContribution("run-1", 1, FR, PAR, ContributionState.REFUSED)
 ACCEPTED = replace(
-    ASKED,
+    REFUSED,
     state=ContributionState.ACCEPTED,
     update_digest=digest("update"),
     spool_path="run-1/1/FR",
@@ -63,16 +63,16 @@ async def test_a_round_is_saved_only_from_the_state_it_is_in(store: Store) -> No
 
 async def test_a_contribution_counts_once_and_moves_from_its_state_only(store: Store) -> None:
     await store.rounds.open(FIRST)
-    await store.rounds.contribute(ASKED, None)
-    await store.rounds.contribute(ACCEPTED, ContributionState.ASKED)
-    await store.rounds.contribute(ACCEPTED, ContributionState.ASKED)  # the same again, as after a lost answer
+    await store.rounds.contribute(REFUSED, None)
+    await store.rounds.contribute(ACCEPTED, ContributionState.REFUSED)
+    await store.rounds.contribute(ACCEPTED, ContributionState.REFUSED)  # the same again, as after a lost answer
     with pytest.raises(ConflictError, match="the contribution of FR to round 1 is accepted"):
-        await store.rounds.contribute(replace(ACCEPTED, update_digest=digest("second")), ContributionState.ASKED)
+        await store.rounds.contribute(replace(ACCEPTED, update_digest=digest("second")), ContributionState.REFUSED)
     with pytest.raises(ConflictError, match="the contribution of DE to round 1 is missing"):
-        await store.rounds.contribute(replace(ASKED, nation=DE), ContributionState.ASKED)
+        await store.rounds.contribute(replace(REFUSED, nation=DE), ContributionState.REFUSED)
     assert await store.rounds.contributions("run-1", 1) == (ACCEPTED,)
 
 
 async def test_a_contribution_to_no_round_is_refused(store: Store) -> None:
     with pytest.raises(NotFound, match="run 'run-1' has no round 1"):
-        await store.rounds.contribute(ASKED, None)
+        await store.rounds.contribute(REFUSED, None)

@@ -34,6 +34,9 @@ class _InForce:
     not_before_ns: int
     not_after_ns: int
 
+    def is_current(self, now_ns: int | None) -> bool:
+        return now_ns is not None and self.not_before_ns <= now_ns < self.not_after_ns
+
 
 class Decider:
     """Decides by the bundles in force. One per process; used from one event loop, safe to ask concurrently."""
@@ -50,6 +53,11 @@ class Decider:
     def revisions(self) -> Mapping[str, int]:
         """Revision in force by authority."""
         return {held.verified.bundle.authority: held.verified.bundle.revision for held in self._in_force.values()}
+
+    def are_both_current(self, now: datetime) -> bool:
+        """Whether a bundle of each authority is in force and within its validity: without, all but serving is a no."""
+        held, now_ns = [self._in_force.get(slot) for slot in (TREATY, OVERLAY)], nanoseconds(now)
+        return all(each is not None and each.is_current(now_ns) for each in held)
 
     async def put_in_force(self, verified: VerifiedBundle) -> None:
         """Swap in a bundle that `treaty.policy.bundle.verify` believed, after its vectors passed.
@@ -111,8 +119,7 @@ class Decider:
 
     async def _answer(self, slot: str, question: Question, document: JsonObject) -> Answer:
         while (held := self._in_force.get(slot)) is not None:
-            now_ns = question.observed.now_ns
-            is_current = now_ns is not None and held.not_before_ns <= now_ns < held.not_after_ns
+            is_current = held.is_current(question.observed.now_ns)
             if not is_current and question.ask.decision_point not in _SERVING:
                 return Answer.refused("ENG-006", "engine")
             program = held.verified.bundle.program

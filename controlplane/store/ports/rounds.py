@@ -44,11 +44,10 @@ class StoredRound:
 
 
 class ContributionState(StrEnum):
-    ASKED = "asked"
-    RECEIVING = "receiving"
+    """What a nation answered; one that has not answered has no contribution."""
+
     ACCEPTED = "accepted"
     REFUSED = "refused"
-    LATE = "late"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pytest
 from controlplane.domain.directives import EndRun
 from controlplane.recovery import Recovered, recover
 from controlplane.services.nations import agent_resource_name
+from tests.controlplane.api.test_transfers import CHUNKS, MANIFEST, round_of, stored
 from tests.controlplane.api.world import (
     DE,
     FR,
@@ -312,6 +313,18 @@ async def test_a_restarted_coordinator_sends_what_was_not_answered(tmp_path: Pat
         stream = await after.connect(PAR)
         directive = (await stream.next("directive")).directive
         assert DirectiveNumber(directive.number.epoch, directive.number.counter) == number
+
+
+async def test_an_agent_that_comes_back_after_its_run_is_told_that_it_ended(there: World) -> None:
+    await there.accept(PAR)
+    fleet = there.coordinator.core.fleet
+    await stored(there, MANIFEST, CHUNKS)
+    begun = await fleet.direct(PAR, round_of(MANIFEST), TRACE)
+    stream = await there.connect(PAR)
+    first, second = [(await stream.next("directive")).directive for _ in range(2)]
+    assert (first.WhichOneof("action"), first.number.counter) == ("round", begun.counter)
+    assert (second.WhichOneof("action"), second.end_run.run) == ("end_run", "r1")
+    assert await fleet.runs_of(PAR) == []
 
 
 def kept(there: World, *, size: int, root: bytes, key: SigningKey | None = None) -> dict[str, Any]:

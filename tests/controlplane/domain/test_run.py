@@ -64,7 +64,7 @@ def move(
     )
 
 
-ACCEPTED, REFUSED, ASKED = ContributionState.ACCEPTED, ContributionState.REFUSED, ContributionState.ASKED
+ACCEPTED, REFUSED = ContributionState.ACCEPTED, ContributionState.REFUSED
 
 
 def test_a_new_run_makes_its_arrays_and_then_opens_round_one() -> None:
@@ -74,7 +74,7 @@ def test_a_new_run_makes_its_arrays_and_then_opens_round_one() -> None:
 
 def test_a_round_is_collected_until_everyone_has_answered() -> None:
     opened = [stored(1, RoundState.OPEN)]
-    collecting = move(opened, [part("FR", ACCEPTED), part("DE", ASKED)])
+    collecting = move(opened, [part("FR", ACCEPTED)])
     assert collecting == planner.Collect(opened[0], (PartyCode("DE"), PartyCode("IT")), evaluate_only=False)
     everyone = [part("FR", ACCEPTED), part("DE", ACCEPTED), part("IT", REFUSED, "DAT-003")]
     assert move(opened, everyone) == planner.Aggregate(

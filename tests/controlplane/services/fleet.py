@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from controlplane.domain.agents import AgentStatus, NationAnswer, Verdict
-from controlplane.domain.directives import Action, content_digest, subject
+from controlplane.domain.directives import Action, Round, content_digest, subject
 from treaty.delegation import Delegation
-from treaty.errors import Unavailable
+from treaty.errors import FoedusError, Unavailable
 from treaty.log import Leaf, leaf_data
-from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, digest_of
+from treaty.names import AgentId, Digest, DirectiveNumber, PartyCode, RunId, digest_of
 from treaty.policy.questions import parse_ask
 from treaty.statement import unverified
 from treaty.strict_json import parse
@@ -28,6 +28,7 @@ class RecordedFleet:
     statuses: dict[AgentId, AgentStatus] = field(default_factory=dict)
     away: set[PartyCode] = field(default_factory=set)
     refusing: dict[PartyCode, tuple[str, ...]] = field(default_factory=dict)
+    undirectable: dict[PartyCode, FoedusError] = field(default_factory=dict)
     directed: dict[tuple[AgentId, str], tuple[DirectiveNumber, Action]] = field(default_factory=dict)
     refused: dict[tuple[AgentId, DirectiveNumber], tuple[str, ...]] = field(default_factory=dict)
     counter: int = 0
@@ -46,6 +47,8 @@ class RecordedFleet:
         return [known for known in self.known_delegations if known.nation == nation]
 
     async def direct(self, agent: AgentId, action: Action, trace_id: str) -> DirectiveNumber:
+        if (failure := self.undirectable.get(agent.nation)) is not None:
+            raise failure
         known = self.directed.get((agent, subject(action)))
         if known is not None and content_digest(known[1]) == content_digest(action):
             return known[0]
@@ -54,6 +57,10 @@ class RecordedFleet:
         self.directed[agent, subject(action)] = (number, action)
         self.sent.append((agent, action))
         return number
+
+    async def runs_of(self, agent: AgentId) -> Sequence[RunId]:
+        live = [action for (who, _), (_, action) in self.directed.items() if who == agent]
+        return [action.run for action in live if isinstance(action, Round)]
 
     async def refusal(self, agent: AgentId, number: DirectiveNumber) -> tuple[str, ...]:
         return self.refused.get((agent, number), ())

@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 
 from controlplane.artifacts.spool import UpdateSpool
+from controlplane.domain.directives import EndRun, Round
 from controlplane.federation.aggregate import recompute
 from controlplane.services.record import StatementRecord
+from controlplane.services.run_reconciler import ATTEMPTS, PATIENCE
 from controlplane.store.ports.rounds import ContributionState, StoredContribution
 from tests.controlplane.record.builders import opened, segments
-from tests.controlplane.services.run_world import DE, FR, World, keys, run_world, stream
+from tests.controlplane.services.run_world import DE, FR, World, keys, restart, run_world, stream
 from tests.controlplane.test_artifacts_store import files_limited_to
-from treaty.errors import InvalidInput, PreconditionFailed, ResourceExhausted
+from treaty.errors import FoedusError, InvalidInput, PermissionRefused, PreconditionFailed, ResourceExhausted
+from treaty.names import run_id
 from treaty.plan import RunPlan
+from treaty.resources.meta import Condition, find_condition
 from treaty.statement import StatementKind
 
 
@@ -96,6 +100,66 @@ async def test_a_record_without_room_counts_nothing_and_takes_the_receipt_when_t
         assert not await world.send(FR)
         assert len(list(world.record.of_kind(StatementKind.RECEIPT))) == 1
         await assert_whole(world, plan)
+
+
+async def test_a_run_that_cannot_begin_fails_with_the_reason_instead_of_trying_for_ever(world: World) -> None:
+    await world.start()
+    (world.home / "runs" / "run-1" / "plan.json").write_bytes(b"damaged")
+    await restart(world)
+    for _ in range(ATTEMPTS):
+        assert (await succeeded(world)) is None
+        await world.reconciler.reconcile()
+    found = await succeeded(world)
+    assert found is not None
+    assert (found.status, found.reason, found.message[:15]) == ("False", "RunFailed", "INVALID_INPUT: ")
+    assert not any(isinstance(action, Round) for _, action in world.fleet.sent)
+
+
+async def test_a_run_between_two_rounds_waits_for_room_and_for_so_long_only(world: World) -> None:
+    await open_run(world)
+    await world.send(FR)
+    await world.send(DE)
+    (world.home / "runs" / "run-1" / "worker.log").unlink()
+    await world.workers.end(run_id("run-1"))
+    (world.home / "runs" / "run-1" / "worker.log").mkdir()  # no worker can be started
+    for _ in range(ATTEMPTS + 1):
+        await world.reconciler.reconcile()
+    assert (await succeeded(world)) is None
+    world.now += PATIENCE
+    await world.reconciler.reconcile()
+    await world.reconciler.reconcile()
+    found = await succeeded(world)
+    assert found is not None
+    assert (found.reason, found.message[:13]) == ("RoundFailed", "UNAVAILABLE: ")
+
+
+async def succeeded(world: World) -> Condition | None:
+    return find_condition((await world.status()).conditions, "Succeeded")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        PreconditionFailed("it claims to be ahead", code="AGENT_AHEAD"),
+        PermissionRefused("put out", code="X"),
+    ],
+)
+async def test_an_agent_that_cannot_be_told_that_its_run_ended_is_told_when_it_is_back(
+    world: World, failure: FoedusError
+) -> None:
+    await open_run(world)
+    await world.start("run-2")
+    await world.reconciler.reconcile()
+    world.fleet.undirectable[FR] = failure
+    await world.runs.cancel("run-1", "wrong data")
+    await world.reconciler.reconcile()
+    assert (await world.status()).conditions, "the run has ended all the same"
+    assert world.directive(FR).round == 1
+    del world.fleet.undirectable[FR]
+    sent = len(world.fleet.sent)
+    for _ in range(2):
+        await world.runs.connected(world.fleet.agents[FR])
+    assert world.fleet.sent[sent:] == [(world.fleet.agents[FR], EndRun(run_id("run-1")))], "and run-2 goes on"
 
 
 async def accepted(world: World) -> list[StoredContribution]:

@@ -15,7 +15,7 @@ from node_agent.journal import SqliteJournal
 from node_agent.observe import Endpoint
 from node_agent.state import AgentState, Phase
 from tests.node_agent.core.clock import ManualClock
-from treaty.errors import PreconditionFailed
+from treaty.errors import Corrupt, FoedusError, PreconditionFailed
 from treaty.names import digest_of
 
 CHARTER = digest_of(b"charter")
@@ -62,9 +62,9 @@ async def test_nothing_else_is_answered(served: tuple[AgentState, SqliteJournal,
     assert (await asked(served[2], request_line)).startswith("HTTP/1.1 40")
 
 
-async def test_grpc_health_follows_the_connection() -> None:
-    state = AgentState(CHARTER)
-    health = Health("127.0.0.1:0", state)
+async def test_grpc_health_follows_what_holds_by_service() -> None:
+    holds = {SESSION: False, "policy": True}
+    health = Health("127.0.0.1:0", lambda: holds)
     address = await health.open()
     following = asyncio.ensure_future(health.run())
     async with grpc.aio.insecure_channel(address) as channel:
@@ -75,10 +75,36 @@ async def test_grpc_health_follows_the_connection() -> None:
             async for answer in watching:
                 seen.append(answer.status)
                 if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
-                    state.phase = Phase.ONLINE
+                    holds[SESSION] = True
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     break
+        for service in ("", "policy"):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert seen[-2:] == [health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING]
+    following.cancel()
+    await health.close()
+
+
+async def test_what_health_cannot_look_at_does_not_hold() -> None:
+    failures: list[FoedusError] = []
+
+    def look() -> dict[str, bool]:
+        if failures:
+            raise failures[0]
+        return {"serving": True}
+
+    health = Health("127.0.0.1:0", look)
+    address = await health.open()
+    following = asyncio.ensure_future(health.run())
+    async with grpc.aio.insecure_channel(address) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="serving"))
+        async with asyncio.timeout(5):
+            async for answer in watching:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    failures.append(Corrupt("the journal's entry cannot be read"))
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    break
     following.cancel()
     await health.close()
 
@@ -88,4 +114,4 @@ async def test_an_address_that_is_taken_is_said_so(served: tuple[AgentState, Sql
     with pytest.raises(PreconditionFailed, match="cannot listen on"):
         await Endpoint(address, state, journal).open()
     with pytest.raises(PreconditionFailed, match="cannot listen on"):
-        await Health(address, state).open()
+        await Health(address, dict).open()

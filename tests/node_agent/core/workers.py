@@ -88,5 +88,8 @@ class FakeWorkers:
     async def journal_changed(self) -> None:
         self.changes += 1
 
+    def readiness(self) -> Mapping[str, bool]:
+        return {"policy": True, "serving": True, "training": True}
+
     def conditions(self) -> Mapping[str, str]:
         return {}

@@ -148,10 +148,12 @@ async def test_after_a_restart_the_version_is_served_with_the_coordinator_away(s
     await served.world.work.stop()
     world = served.world.restarted()
     world.border.is_away = True
+    assert world.work.readiness()["serving"] is False
     seen: asyncio.Queue[object] = asyncio.Queue()
     world.reports.serving = seen.put_nowait  # type: ignore[method-assign, assignment]
     await world.work.start()
     async with asyncio.timeout(60):
         assert await seen.get() == served.base.digest
+    assert world.work.readiness()["serving"] is True
     assert world.work.conditions()["treaty_policy"] == "1"
     served.world = world

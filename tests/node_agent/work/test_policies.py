@@ -53,6 +53,24 @@ def question(manifest: Manifest, nation: PartyCode = FR, purpose: str = PURPOSE)
     return Question("q-1", canonical(ask.to_json()), 1000)
 
 
+async def test_health_says_what_ended_policies_and_the_brake_keep_from_being_done(world: World) -> None:
+    assert world.work.readiness() == {"policy": True, "serving": True, "training": True}
+    world.journal.set_brake(is_on=True)
+    assert world.work.readiness() == {"policy": True, "serving": True, "training": False}
+    world.journal.set_brake(is_on=False)
+    world.clock.moment = NOW + timedelta(days=9)
+    assert world.work.readiness() == {"policy": False, "serving": True, "training": False}
+
+
+async def test_one_authority_alone_decides_nothing(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    world.overlay()
+    await world.work.start()
+    assert world.work.readiness()["policy"] is False
+    await world.work.stop()
+    world.journal.close()
+
+
 async def test_a_question_is_answered_with_verdict_codes_digests_and_revisions(world: World) -> None:
     _, manifest = version(world)
     asked = question(manifest)
