@@ -17,7 +17,8 @@ from treaty.wire.credentials import ClientIdentity, mutual_channel
 from treaty.wire.v1 import session_pb2_grpc, transfer_pb2, transfer_pb2_grpc
 
 PAR = agent()
-LIFETIME = timedelta(seconds=2)
+LIFETIME = timedelta(seconds=6)
+"""Enough to shake hands on a machine that has much else to do."""
 
 
 @pytest.fixture
