@@ -132,7 +132,7 @@ async def test_an_accept_is_refused_for_a_certificate_that_has_ended_until_the_a
     there: World,
 ) -> None:
     await govern(there)
-    await knock(there, lifetime=timedelta(seconds=1))
+    await knock(there)
     enrolment = there.coordinator.services.enrolment
     seen = enrolment._seen[PAR]
     assert seen.cert is not None

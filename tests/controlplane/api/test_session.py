@@ -240,7 +240,7 @@ async def test_a_revocation_cuts_the_live_stream_and_the_agent_does_not_return(t
 
 async def test_a_stream_ends_with_its_certificate(there: World) -> None:
     await there.accept(PAR)
-    stream = await there.connect(PAR, certificate=there.certificate(PAR, lifetime=timedelta(seconds=2)))
+    stream = await there.connect(PAR, certificate=there.certificate(PAR, lifetime=timedelta(seconds=6)))
     assert (await stream.ended()).details() == "EXPIRED"
 
 
