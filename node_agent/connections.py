@@ -201,7 +201,9 @@ async def _ready(channel: grpc.aio.Channel) -> None:
             state = channel.get_state(try_to_connect=True)
             while state is not grpc.ChannelConnectivity.READY:
                 if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                    raise Unavailable(f"{PEER} cannot be reached, or refused the handshake")
+                    raise Unavailable(
+                        f"{PEER} cannot be reached, or refused the handshake", remedy="run 'foedus-agent check'"
+                    )
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError as err:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -183,15 +184,33 @@ async def test_join_names_the_next_step(joined: Joined, code: str, told: str) ->
     hub = coordinator(joined) if code == "ACCEPTED" else listening()
     async with hub as found, reachable(world, [joined.envelope], code=code) as reach_address:
         address = found if isinstance(found, str) else f"localhost:{found[1]}"
-        arguments = ["--coordinator", address, "--reach", reach_address, "--charter", joined.charter.digest]
-        command = [sys.executable, "-m", "node_agent.cli", "--home", str(joined.home.root), "join", *arguments]
-        ran = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        _, said = await ran.communicate()
-    assert ran.returncode == 0
-    lines = said.decode().splitlines()
+        ended, lines = await join(joined, address, reach_address)
+    assert ended == 0
     assert lines[0] == "joined test-treaty, charter version 1"
     assert lines[1].startswith(told)
     assert lines[2] == f"next: foedus-agent --home {joined.home.root} run"
+
+
+async def join(joined: Joined, address: str, reach_address: str) -> tuple[int | None, list[str]]:
+    """The verb in a process of its own: how it ended, and what stood on standard error."""
+    arguments = ["--coordinator", address, "--reach", reach_address, "--charter", joined.charter.digest]
+    command = [sys.executable, "-m", "node_agent.cli", "--home", str(joined.home.root), "join", *arguments]
+    without = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    ran = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=without)
+    _, said = await ran.communicate()
+    return ran.returncode, said.decode().splitlines()
+
+
+async def test_grpc_says_nothing_of_its_own_when_a_handshake_fails(joined: Joined) -> None:
+    stranger = new_ca("coordinator", "treaty.example", datetime.now(UTC))
+    async with reachable(stranger, []) as address, reachable(joined.world.coordinator_ca, [joined.envelope]) as known:
+        ended, lines = await join(joined, address, known)
+    assert ended == 6
+    assert lines == [
+        "joined test-treaty, charter version 1",
+        "error: the coordinator cannot be reached, or refused the handshake",
+        "  run 'foedus-agent check'",
+    ]
 
 
 @asynccontextmanager
