@@ -215,7 +215,14 @@ def measure(home: Path, size: int, repeat: int) -> list[Row]:
     return [*measured, Row("pull, agent's memory", f"{peak:.0f} MB", target=f"< {TARGET_MEGABYTES} MB", is_met=fits)]
 
 
+def require_programs() -> None:
+    """Raises: SystemExit: a program of the peers is not here."""
+    if missing := [name for name in ("nginx", "curl", "openssl") if shutil.which(name) is None]:
+        raise SystemExit(f"{', '.join(missing)} not found; install: apt-get install nginx-light curl openssl")
+
+
 def main() -> None:
+    require_programs()
     parser = rows.parser(__doc__)
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=3)
