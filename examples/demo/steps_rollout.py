@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from examples.demo.cast import Cast
 from examples.demo.findings import Version
@@ -12,13 +12,13 @@ from examples.demo.programs import DemoFailed
 from examples.demo.settings import CODES, ROLLOUT_DEADLINE_SECONDS, WAITS_FOR_A_PERSON, WAVES
 from examples.demo.steps_publishing import condition, digest_of, model, ref, size_of
 
-HEALTH_PROMPT = "The capital of France is"
+HEALTH: Final = ("--health-prompt", "The capital of France is")
 
 
 def roll_out_first_version(cast: Cast) -> None:
     with cast.telling.step("4. rollout of 1.0.0 in three waves; gates: health, an operator's approval of each wave"):
         with noted_version(cast, "1.0.0"):
-            roll_out(cast, "first", "1.0.0", "--approval", "--fallback", "none")
+            roll_out(cast, "first", "1.0.0", *HEALTH, "--approval", "--fallback", "none")
 
 
 def roll_out(cast: Cast, name: str, version: str, *words: object) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def begin(cast: Cast, name: str, version: str, *words: object) -> None:
     waves = [word for wave, codes in WAVES for word in ("--wave", f"{wave}={','.join(codes)}")]
     cast.foedus(
         "rollout", "create", name, "--model", ref(version), *waves, "--concurrency", 2, "--soak", 1,
-        "--deadline", ROLLOUT_DEADLINE_SECONDS, "--health-prompt", HEALTH_PROMPT, *words,
+        "--deadline", ROLLOUT_DEADLINE_SECONDS, *words,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from examples.demo.findings import Refusal, Rollback
 from examples.demo.programs import DemoFailed
 from examples.demo.settings import CLASSIFICATION, CODES, PURPOSE, REL_TO, SEED, WAVES
 from examples.demo.steps_publishing import add_second_signature, condition, digest_of, model, publish, ref
-from examples.demo.steps_rollout import begin, follow, noted_version, roll_out
+from examples.demo.steps_rollout import HEALTH, begin, follow, noted_version, roll_out
 from examples.demo.steps_runs import TRAINING
 
 GATE: Final = f"{PURPOSE}:0"
@@ -28,11 +28,14 @@ def publish_run(cast: Cast) -> None:
         publish(cast, "2.0.0", None, "--from-run", TRAINING, *DATASETS, "--keep", _adapter(cast))
         add_second_signature(cast, "2.0.0")
         with noted_version(cast, "2.0.0"):
-            roll_out(cast, "second", "2.0.0", "--evaluate", GATE, "--fallback", ref("1.0.0"))
+            roll_out(cast, "second", "2.0.0", *HEALTH, "--evaluate", GATE, "--fallback", ref("1.0.0"))
 
 
 def take_back_broken_version(cast: Cast) -> None:
-    """Valid signatures, scrambled weights: the first wave's gate fails, nobody else ever sees it."""
+    """Valid signatures, scrambled weights: the first wave's gate fails, nobody else ever sees it.
+
+    It is measured and not prompted: scrambled weights may also answer a prompt with nothing.
+    """
     with cast.telling.step("8. version 3.0.0, deliberately scrambled: fails the gate in the first wave, taken back"):
         scrambled = cast.run_dir / "adapters" / "scrambled"
         scramble(_adapter(cast), scrambled)
