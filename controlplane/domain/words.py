@@ -27,12 +27,17 @@ class Word:
 
 
 def counting(words: Collection[Word]) -> Word:
-    """The one that counts, in whatever order they came here. `words` holds one at least."""
+    """The one that counts, in whatever order they came here. `words` holds one at least.
+
+    One pass over them: a nation may say as many as it likes, and its next word must not cost more than they do.
+    """
     noes = [word for word in words if word.is_no]
-    standing = [word for word in words if not word.is_no and all(_is_after(word, no) for no in noes)]
-    return max(standing or noes, key=lambda word: word.log_index)
+    if not noes:
+        return max(words, key=_place)
+    last, latest = max(map(_place, noes)), max(no.issued_at for no in noes)
+    standing = [word for word in words if not word.is_no and word.log_index > last and word.issued_at >= latest]
+    return max(standing or noes, key=_place)
 
 
-def _is_after(yes: Word, no: Word) -> bool:
-    """Rules 1 and 2."""
-    return yes.log_index > no.log_index and yes.issued_at >= no.issued_at
+def _place(word: Word) -> int:
+    return word.log_index

@@ -50,6 +50,8 @@ class Registry(SilentListener):
         self._record = record
         self._clock = clock
         self._words: dict[Subject, set[Word]] = {}
+        self._consents: dict[int, str] = {}
+        """The name of each consent by its entry of the log."""
 
     async def load(self) -> None:
         """Learn from the record which word counts about what. Call it before the first submission."""
@@ -65,7 +67,9 @@ class Registry(SilentListener):
                 if kind is StatementKind.DATASET:
                     self._take(*_of_notice(parse_notice(found), index))
                 else:
-                    self._take(*_of_consent(parse_consent(found), index))
+                    consent = parse_consent(found)
+                    self._consents[index] = _consent_name(consent, digest_of(found.payload()))
+                    self._take(*_of_consent(consent, index))
 
     def _take(self, subject: Subject, word: Word) -> int:
         """Take a word; the entry of the one that counts now."""
@@ -128,25 +132,33 @@ class Registry(SilentListener):
             fallback_digest=consent.fallback,
             request=consent.rollout,
         )
-        fresh = new_resource(CONSENT, _consent_name(consent, digest), spec, status=ConsentStatus(log_index=log_index))
+        name = self._consents[log_index] = _consent_name(consent, digest)
+        fresh = new_resource(CONSENT, name, spec, status=ConsentStatus(log_index=log_index))
         accepted = Condition(CONSENT_ACCEPTED, ConditionStatus.TRUE, "Recorded", f"by {consent.by}")
         with suppress(ConflictError):  # handed in again
             await self._store.resources.create(with_condition(fresh, accepted, self._clock()))
-        await self._settle(consent, self._take(*_of_consent(consent, log_index)))
+        await self._settle(*_of_consent(consent, log_index))
 
-    async def _settle(self, consent: Consent, counts: int) -> None:
-        """Say of the answers to the same request that the one of entry `counts` counts, and no other."""
-        asked = (consent.nation, consent.rollout, consent.subject)
-        for known in await self._store.resources.all(CONSENT):
-            spec, is_counting = known.spec, known.status.log_index == counts
-            if (spec.nation, spec.request, spec.subject_digest) != asked:
-                continue
-            if is_true(known.status.conditions, CONSENT_ACCEPTED) == is_counting:
-                continue
-            said = Condition(CONSENT_ACCEPTED, ConditionStatus.TRUE, "Recorded")
-            if not is_counting:
-                said = Condition(CONSENT_ACCEPTED, ConditionStatus.FALSE, "Superseded", f"entry {counts} counts")
-            await self._store.resources.update_status(with_condition(known, said, self._clock()))
+    async def _settle(self, subject: Subject, word: Word) -> None:
+        """Say of this answer to a request, of the one that counted without it and of the one that counts whether they
+        count. The others were told when they came."""
+        counts = self._take(subject, word)
+        others = self._words[subject] - {word}
+        told = {counts, word.log_index} | ({counting(others).log_index} if others else set())
+        for log_index in sorted(told):
+            await self._say(self._consents[log_index], counts, is_counting=log_index == counts)
+
+    async def _say(self, name: str, counts: int, *, is_counting: bool) -> None:
+        try:
+            known = await self._store.resources.get(CONSENT, name)
+        except NotFound:
+            return  # the store was restored from before it came
+        if is_true(known.status.conditions, CONSENT_ACCEPTED) == is_counting:
+            return
+        said = Condition(CONSENT_ACCEPTED, ConditionStatus.TRUE, "Recorded")
+        if not is_counting:
+            said = Condition(CONSENT_ACCEPTED, ConditionStatus.FALSE, "Superseded", f"entry {counts} counts")
+        await self._store.resources.update_status(with_condition(known, said, self._clock()))
 
 
 def _dataset_name(notice: DatasetNotice) -> str:
