@@ -1,24 +1,29 @@
 """How a program of this project ends: one number per thing that the caller should do next.
 
-    0  done
-    1  refused or failed            read the line on stderr
-    2  bad usage or malformed input change the command or the file
-    3  not found                    check the name
-    4  untrusted                    stop; somebody's bytes or identity could not be believed
-    5  denied by a policy           change the request, or the policy
-    6  unavailable                  the other side did not answer; try again
-    7  conflict or precondition     re-read, do the named step first, then repeat
-    8  not permitted                this identity may not do it; use another role
-
 Scripts may rely on these; `foedus`, `foedus-agent` and `foedus-coordinator` use them.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from treaty import errors
 from treaty.errors import FoedusError
+
+TABLE: Final = """Exit codes:
+  0  done
+  1  refused or failed              read the line on stderr
+  2  bad usage or malformed input   change the command or the file
+  3  not found                      check the name
+  4  untrusted                      stop; somebody's bytes or identity could not be believed
+  5  denied by a policy             change the request, or the policy
+  6  unavailable                    the other side did not answer; try again
+  7  conflict or precondition       re-read, do the named step first, then repeat
+  8  not permitted                  this identity may not do it; use another role
+  130  interrupted
+"""
+"""As the programs' help shows them; 130 is the shell's for an interrupt."""
 
 
 class ExitCode(IntEnum):

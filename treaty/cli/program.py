@@ -15,20 +15,10 @@ import typer
 import typer.core
 from typer.core import TyperGroup
 
-EXIT_CODES: Final = """\b
-Exit codes:
-  0  done
-  1  refused or failed              read the line on stderr
-  2  bad usage or malformed input   change the command or the file
-  3  not found                      check the name
-  4  untrusted                      stop; somebody's bytes or identity could not be believed
-  5  denied by a policy             change the request, or the policy
-  6  unavailable                    the other side did not answer; try again
-  7  conflict or precondition       re-read, do the named step first, then repeat
-  8  not permitted                  this identity may not do it; use another role
-  130  interrupted
-"""
-"""For the end of a program's help; the codes are those of `treaty.exit_codes`."""
+from treaty.exit_codes import TABLE
+
+EXIT_CODES: Final = f"\b\n{TABLE}"
+"""For the end of a program's help."""
 
 SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
